@@ -1,0 +1,52 @@
+# `make help` lists the targets. PYTHON, VENV and PIP_ARGS can be set: make setup PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+CONFIG ?= digits
+RUN ?= runs/digits
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train eval test check format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Make the environment in .venv
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_ARGS) --editable '.[dev]'
+	touch $@
+
+demo: setup ## Train on the embedded digits, evaluate, and show where the results are
+	$(BIN)/mlpcli train digits | tee $(VENV)/.demo
+	$(BIN)/mlpcli eval "$$(head -n 1 $(VENV)/.demo)"
+	@echo
+	@echo "The results are in $$(head -n 1 $(VENV)/.demo):" && ls "$$(head -n 1 $(VENV)/.demo)"
+
+train: setup ## Train CONFIG=path or starter
+	$(BIN)/mlpcli train $(CONFIG)
+
+eval: setup ## Evaluate RUN=run directory or checkpoint
+	$(BIN)/mlpcli eval $(RUN)
+
+test: setup ## Run all tests
+	$(BIN)/python -m pytest --numprocesses auto
+
+check: setup ## Format, lint, types and tests: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses auto
+
+format: setup ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Measure start-up and the training loop against a bare PyTorch loop
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/loop.py
+
+clean: ## Remove the environment and caches; runs/ and data/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m mlpcli` is the same as `mlpcli`."""
+
+from mlpcli.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""Checkpoints: tensors and plain types in a torch zip file, written whole, read without running any code."""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlpcli.errors import CheckpointError
+from mlpcli.runs import write_whole
+
+FORMAT = 1
+
+
+def save(state: Mapping[str, Any], path: Path, also: Path | None = None) -> None:
+    """Write `state` to `path`, and to `also` just before; each is the old or the new one, whole, at any instant.
+
+    Raises:
+        StorageError: it could not be written; the earlier checkpoint is intact.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_whole(path, buffer.getvalue(), also)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: it is absent, damaged, not a checkpoint of mlpcli, or holds anything but tensors and
+            plain types. Nothing in it is run.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: the record {damaged} has a wrong checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it holds more than tensors and plain values, and loading it could run code\n"
+            f"    {_first_line(error)}"
+        ) from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} is damaged, or not a checkpoint: {_first_line(error)}") from error
+    if not isinstance(state, dict) or "model" not in state or "config" not in state:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of mlpcli: it lacks the config\n"
+            "    a plain state dict can be loaded with torch.nn.Module.load_state_dict"
+        )
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {state.get('format')}; this version reads format {FORMAT}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    """What torch says first, which names the refused global or the damaged record."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    unsupported = [line for line in lines if "GLOBAL" in line]
+    return (unsupported or lines or [type(error).__name__])[0][:300]

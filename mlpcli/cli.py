@@ -1,0 +1,379 @@
+"""The verbs: parse, call, print, exit code. torch is imported only inside a command that needs it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlpcli.errors import ConfigError, GateMissed, Interrupted, MlpcliError, UsageError
+
+app = typer.Typer(
+    name="mlpcli",
+    help="Train multi-layer perceptrons from a YAML file.\n\n"
+    "Start with: mlpcli train digits — or write a config of your own: mlpcli init",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More details on stderr.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Set a key of the config: optimizer.lr=0.05 model.width=[512,256]; ~scheduler removes one.",
+        show_default=False,
+    ),
+]
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG", help="Path of a config, or the name of a starter (mlpcli init --list)."),
+]
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG]",
+            help="Path of a config, or the name of a starter (mlpcli init --list).",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Continue this run where its last checkpoint stands."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Name the run directory (else runs/<name>)."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train an MLP; prints the run directory and the final metrics.
+
+    Exit codes: 0 done, 1 failed while running, 2 bad usage, config or data, 3 diverged, 130 after Ctrl-C and
+    143 after SIGTERM, both after the state was saved. Continue with: mlpcli train --resume RUN
+    """
+    if resume is not None:
+        overrides = [argument for argument in (config, *(overrides or ())) if argument is not None]
+        if output is not None:
+            raise UsageError("--output does not go with --resume: a run continues in its own directory")
+        not_overrides = [argument for argument in overrides if "=" not in argument and argument[:1] != "~"]
+        if not_overrides:
+            raise UsageError(
+                f"--resume continues {resume} with its own config, so {not_overrides[0]!r} has no place here\n"
+                "    leave it out; overrides are KEY=VALUE"
+            )
+    elif config is None:
+        raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
+    else:
+        # before torch is imported: a wrong config is answered at once
+        settings = _load(config, overrides)
+
+    from mlpcli import console, experiment
+
+    console.exit_on_sigterm()
+    console.set_up_logging(quiet, verbose)
+    training = experiment.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
+    console.log_to(training.run.path / "train.log")
+    console.log.info("%s", _opening(training))
+    display = console.Display(training.trainer, quiet)
+    try:
+        with console.Signals() as signals:
+            for record in training.fit():
+                if record is None:
+                    display.step()
+                else:
+                    display.epoch(record)
+                if signals.received is not None and not training.trainer.finished:
+                    training.pause()
+                    raise _interrupted(training, signals.received)
+    except MlpcliError as error:
+        console.log.error("%s", error, extra={"file_only": True})
+        raise
+    finally:
+        display.close()
+    summary = training.finish()
+    if as_json:
+        _print_json({"run": str(training.run.path), **summary})
+        return
+    typer.echo(training.run.path)
+    best = summary["best"]
+    typer.echo(f"test {console.format_metrics(summary['test'])}")
+    typer.echo(
+        f"epoch {best['epoch']} of {summary['epochs']} was best by {best['monitor']}; "
+        f"{summary['train_seconds']:.1f} s of training, {summary['samples_per_second'] or 0:,.0f} samples/s"
+    )
+
+
+def _load(config: str, overrides: Sequence[str] | None) -> Any:
+    from mlpcli import starters
+    from mlpcli.config import load_config
+
+    return load_config(starters.find(config), overrides or ())
+
+
+def _opening(training: Any) -> str:
+    dataset, trainer, network = training.dataset, training.trainer, training.network
+    parameters = sum(p.numel() for p in network.model.parameters())
+    splits = [f"{len(dataset.train):,} train"]
+    if dataset.validation is not None:
+        splits.append(f"{len(dataset.validation):,} validation")
+    splits.append(f"{len(dataset.test):,} test")
+    at = f", continuing at epoch {trainer.epoch + 1}, step {trainer.step}" if trainer.step else ""
+    return (
+        f"{training.run.path}: {dataset.description.name} ({', '.join(splits)}), {parameters:,} parameters, "
+        f"{network.device}{at}"
+    )
+
+
+def _interrupted(training: Any, number: int) -> Interrupted:
+    trainer = training.trainer
+    return Interrupted(
+        f"interrupted in epoch {trainer.epoch + 1} after step {trainer.step}; saved {training.run.last}\n"
+        f"    continue with: mlpcli train --resume {training.run.path}",
+        exit_code=128 + number,
+    )
+
+
+@app.command(name="eval")
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A run directory or a checkpoint file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE ...]",
+            help="Where the data or the device is now: data.root=DIR training.device=cpu",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(metavar="best|last", help="Which checkpoint of a run.")] = "best",
+    split: Annotated[str, typer.Option(metavar="train|validation|test", help="What to measure on.")] = "test",
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="Exit 1 unless the metric is at least this. Repeatable."),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="Exit 1 unless the metric is at most this. Repeatable."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a trained model on a split: metrics, confusion matrix, precision and recall of each class.
+
+    The numbers equal those that training wrote for the same checkpoint and split, to the last digit.
+    """
+    from mlpcli import tables
+
+    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    _one_of("--split", split, ("train", "validation", "test"))
+    gates = [(*_gate("--fail-under", text), True) for text in fail_under or ()]
+    gates += [(*_gate("--fail-over", text), False) for text in fail_over or ()]
+
+    from mlpcli import console, experiment
+
+    console.set_up_logging(quiet, verbose)
+    result = experiment.evaluate_target(target, which=checkpoint, split=split, overrides=overrides or ())
+    metrics = result["metrics"]
+    for name, _, _ in gates:
+        _one_of("a gate's metric", name, tuple(metrics))
+    typer.echo(json.dumps(result, indent=2) if as_json else tables.evaluation(result))
+    missed = [
+        f"{name} is {metrics[name]:.6g}, {'under' if at_least else 'over'} the gate {value:g}"
+        for name, value, at_least in gates
+        if not (metrics[name] >= value if at_least else metrics[name] <= value)
+    ]
+    if missed:
+        raise GateMissed("\n".join(missed))
+
+
+def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        import difflib
+
+        close = difflib.get_close_matches(value, allowed, n=1)
+        hint = f"\n    did you mean {close[0]}?" if close else ""
+        raise UsageError(f"{what}: {value!r} is not one of {', '.join(allowed)}{hint}")
+
+
+def _gate(option: str, text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        equals = ""
+    if not equals or number != number:
+        raise UsageError(f"{option} {text}: expected METRIC=NUMBER, as in {option} accuracy=0.97")
+    return name, number
+
+
+@app.command()
+def check(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    data: Annotated[bool, typer.Option("--data", help="Load the data too and describe it.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Validate a config; print it resolved, with the layers, parameters, FLOPs and bytes of a step."""
+    from mlpcli import checking, tables
+
+    settings = _load(config, overrides)
+    report = checking.describe(settings)
+    if data:
+        from mlpcli import console
+        from mlpcli.data import load
+
+        console.set_up_logging(quiet, verbose)
+        report["data"] = checking.describe_data(load(settings.data, settings.seed))
+    if as_json:
+        _print_json(report)
+    else:
+        typer.echo(tables.check(settings, report))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write, or a directory to write it in.")] = Path(
+        "config.yaml"
+    ),
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="A starter's name or a data set.")] = "digits",
+    show: Annotated[bool, typer.Option("--list", help="List the starters and write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a commented starter config, and a JSON Schema beside it with which editors complete and check."""
+    from mlpcli import starters
+
+    if show:
+        listed = {name: starters.summary(name) for name in starters.names()}
+        if as_json:
+            _print_json(listed)
+            return
+        width = max(map(len, listed))
+        for name, summary in listed.items():
+            typer.echo(f"{name:<{width}}  {summary}")
+        return
+    from mlpcli.config import config_schema
+    from mlpcli.runs import storage, to_json
+
+    file = path / "config.yaml" if path.is_dir() else path
+    text = starters.adapted(dataset)
+    if file.exists() and not force:
+        raise UsageError(f"{file} already exists\n    choose another name, or overwrite it with --force")
+    schema = file.with_name("mlpcli.schema.json")
+    with storage(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"# yaml-language-server: $schema={schema.name}\n{text}", encoding="utf-8")
+        schema.write_bytes(to_json(config_schema()))
+    if as_json:
+        _print_json({"config": str(file), "schema": str(schema)})
+    else:
+        typer.echo(file)
+        if not quiet:
+            typer.echo(f"train it with: mlpcli train {file}", err=True)
+            if verbose:
+                typer.echo(f"its schema, for editors: {schema}", err=True)
+
+
+@app.command()
+def schema(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Print the JSON Schema of the config, for editors and other programs."""
+    from mlpcli.config import config_schema
+
+    _print_json(config_schema())
+
+
+@app.command()
+def runs(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the runs are.")] = Path("runs"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """List runs: status, epochs, time, and the metrics on the validation and the test split."""
+    from mlpcli import tables
+    from mlpcli.runs import list_runs
+
+    found = list_runs(directory)
+    if as_json:
+        _print_json({"runs": found})
+    else:
+        typer.echo(tables.runs(found))
+
+
+@app.command()
+def info(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Show versions, devices, threads, and where things are."""
+    from mlpcli import checking, tables
+
+    facts = checking.machine()
+    if as_json:
+        _print_json(facts)
+    else:
+        typer.echo(tables.facts(facts))
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"mlpcli {package_version('mlpcli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that go before the command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the promised code; a user's mistake never shows a traceback."""
+    try:
+        app(arguments)
+    except MlpcliError as error:
+        typer.echo(_message(error), err=True)
+        sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        typer.echo(
+            "error: not enough memory\n    try a smaller training.batch_size, model.width or data.limit",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _message(error: MlpcliError) -> str:
+    """An error as it is shown: config problems open with their place, so that editors can jump to it."""
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        return f"{error}\n{count} problem{'s' if count > 1 else ''} in the config"
+    return str(error) if isinstance(error, Interrupted) else f"error: {error}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

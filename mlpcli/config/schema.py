@@ -1,0 +1,656 @@
+"""The schema of a config: one section a class, one key a field, its bounds in its type, its text beneath it.
+
+Nothing here knows files or torch. `conflicts` holds the rules that span sections; rules within a section are
+its validator's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from mlpcli.config.datasets import EMNIST_FACTS, FACTS, Facts
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A mapping in the config: unknown keys and implicit conversions are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+def conflict(key: str, message: str, hint: str = "") -> PydanticCustomError:
+    """An error of a section's validator that stands at `key` of that section."""
+    return PydanticCustomError("conflict", "{message}", {"key": key, "message": message, "hint": hint})
+
+
+# --- data ---------------------------------------------------------------------------------------------
+
+
+class DataSection(Section):
+    """What every data set has in common."""
+
+    validation: Fraction = 0.1
+    """Fraction of the training split that is cut off, seeded and stratified, to choose the best checkpoint;
+    0 for none."""
+    limit: Count | None = None
+    """Use at most this many samples of the training and of the test data, for quick trials."""
+
+    @property
+    def facts(self) -> Facts:
+        """Task, shapes and sizes of this data set."""
+        return FACTS[self.dataset]  # type: ignore[attr-defined]  # every subclass has the key `dataset`
+
+
+class ImageSection(DataSection):
+    """What every set of images has in common."""
+
+    standardize: Literal["pixel", "feature", "scale", "none"] = "pixel"
+    """`pixel`: one mean and standard deviation a channel; `feature`: one for each input; `scale`: to [0, 1];
+    `none`: raw values. The statistics come from the training split alone."""
+
+
+class DigitsData(ImageSection):
+    """scikit-learn's embedded 8x8 digits: 1,797 images, no download."""
+
+    dataset: Literal["digits"]
+    test: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
+    """Fraction of all samples that is cut off, seeded and stratified, as the test split."""
+
+
+class TableData(DataSection):
+    """scikit-learn's embedded tables: no download."""
+
+    dataset: Literal["iris", "wine", "breast_cancer", "diabetes"]
+    test: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
+    """Fraction of all samples that is cut off, seeded and stratified, as the test split."""
+    standardize: Literal["feature", "scale", "none"] = "feature"
+    """`feature`: every feature to mean 0 and standard deviation 1; `scale`: to [0, 1]; `none`: raw values.
+    The statistics come from the training split alone."""
+
+
+class StoredImageSection(ImageSection):
+    """Image sets that torchvision reads from disk."""
+
+    root: Annotated[str, Field(min_length=1)] = "data"
+    """Folder that holds the set's own folder, as torchvision lays it out; relative to the working
+    directory."""
+    download: bool = False
+    """Download what is absent. Files that are there are never replaced."""
+
+
+class VisionData(StoredImageSection):
+    """torchvision's image sets."""
+
+    dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "usps", "cifar10", "cifar100", "svhn", "stl10"]
+
+
+class EmnistData(StoredImageSection):
+    """EMNIST: handwritten letters and digits, in six splits."""
+
+    dataset: Literal["emnist"]
+    split: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"] = "balanced"
+    """Which of EMNIST's six data sets."""
+
+    @property
+    def facts(self) -> Facts:
+        """Task, shapes and sizes of this split."""
+        return EMNIST_FACTS[self.split]
+
+
+class FakeData(ImageSection):
+    """torchvision's FakeData: random images and labels, to try things at any size."""
+
+    dataset: Literal["fake"]
+    train_size: Count = 1000
+    """Training images."""
+    test_size: Count = 200
+    """Test images."""
+    image_size: Annotated[list[Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=3, max_length=3)] = [
+        1,
+        28,
+        28,
+    ]
+    """Channels, height and width; 1 or 3 channels."""
+    classes: Annotated[int, Field(ge=2, le=100_000)] = 10
+    """Number of classes."""
+
+    @model_validator(mode="after")
+    def _channels(self) -> Self:
+        if self.image_size[0] not in (1, 3):
+            raise conflict("image_size", f"an image has 1 or 3 channels, not {self.image_size[0]}")
+        return self
+
+    @property
+    def facts(self) -> Facts:
+        """Task, shapes and sizes as configured."""
+        shape = tuple(self.image_size)
+        return Facts("classification", shape, self.classes, self.train_size, self.test_size)
+
+
+Data = Annotated[DigitsData | TableData | VisionData | EmnistData | FakeData, Field(discriminator="dataset")]
+
+
+# --- model --------------------------------------------------------------------------------------------
+
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "identity"]
+Normalization = Literal["none", "batch", "layer"]
+Init = Literal["default", "kaiming", "xavier", "orthogonal", "zeros"]
+
+
+class Model(Section):
+    """The multi-layer perceptron."""
+
+    depth: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Number of affine layers: 1 is the linear model, 3 has two hidden layers. Follows from `width` where
+    that is a list; otherwise 2 unless stated."""
+    width: Width | Annotated[list[Width], Field(min_length=1, max_length=999)] = 128
+    """Units of each hidden layer, or a list with one entry a hidden layer."""
+    activation: Activation = "relu"
+    """σ after every layer but the last."""
+    dropout: Fraction = 0.0
+    """Probability with which a hidden unit is dropped in training."""
+    normalization: Normalization = "none"
+    """Between each hidden affine layer and its activation."""
+    bias: bool = True
+    """Whether the affine layers have biases."""
+    init: Init = "default"
+    """`default`: torch.nn.Linear's own; `kaiming`, `xavier`, `orthogonal`: with the gain of the activation
+    and zero biases; `zeros`: torch's own, and zeros for the last layer."""
+
+    @model_validator(mode="after")
+    def _depth_fits_width(self) -> Self:
+        if isinstance(self.width, list) and self.depth not in (None, len(self.width) + 1):
+            raise conflict(
+                "depth",
+                f"depth {self.depth} has {self.depth - 1 if self.depth else 0} hidden layers, "
+                f"but width lists {len(self.width)}",
+                f"leave depth out, or set it to {len(self.width) + 1}",
+            )
+        return self
+
+    @property
+    def widths(self) -> list[int]:
+        """Units of each hidden layer, first to last; empty for the linear model."""
+        if isinstance(self.width, list):
+            return self.width
+        return [self.width] * ((self.depth or DEFAULT_DEPTH) - 1)
+
+
+DEFAULT_DEPTH = 2
+
+
+# --- loss ---------------------------------------------------------------------------------------------
+
+
+class CrossEntropy(Section):
+    """−Σ y′ ln softmax(output)."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: Fraction = 0.0
+    """Share of the target's probability that is spread evenly over all classes."""
+
+
+class MeanSquaredError(Section):
+    """Squared differences, summed over coordinates, averaged over samples (one-hot targets for classes)."""
+
+    name: Literal["mse"]
+
+
+class MeanAbsoluteError(Section):
+    """Absolute differences, summed over coordinates, averaged over samples (one-hot targets for classes)."""
+
+    name: Literal["mae"]
+
+
+class Huber(Section):
+    """Quadratic up to `delta`, linear beyond; summed over coordinates, averaged over samples."""
+
+    name: Literal["huber"]
+    delta: Positive = 1.0
+    """Where the quadratic part ends."""
+
+
+UNTRAINABLE = {
+    "accuracy": "its gradient is zero almost everywhere, so gradient descent cannot move",
+    "error": "the 0-1 loss has gradient zero almost everywhere, so gradient descent cannot move",
+    "top5_accuracy": "its gradient is zero almost everywhere, so gradient descent cannot move",
+    "rmse": "it is only measured; mse has the same minimum",
+    "r2": "it is only measured; mse has the same optimum",
+}
+"""Metrics that people ask for as a loss, and why that cannot be."""
+
+
+def _named(value: Any) -> Any:
+    """`sgd` is short for `{name: sgd}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _named_loss(value: Any) -> Any:
+    value = _named(value)
+    name = value.get("name") if isinstance(value, dict) else None
+    if isinstance(name, str) and name in UNTRAINABLE:
+        instead = "mse" if name in ("rmse", "r2") else "cross_entropy"
+        raise PydanticCustomError(
+            "conflict",
+            "{message}",
+            {
+                "key": "name",
+                "message": f"{name} is a metric and cannot be trained: {UNTRAINABLE[name]}",
+                "hint": f"use loss: {instead}; {name} is measured all the same",
+            },
+        )
+    return value
+
+
+type_of_loss = CrossEntropy | MeanSquaredError | MeanAbsoluteError | Huber
+LossName = Literal["cross_entropy", "mse", "mae", "huber"]
+Loss = Annotated[
+    Annotated[type_of_loss, Field(discriminator="name")],
+    BeforeValidator(
+        _named_loss, json_schema_input_type=LossName | Annotated[type_of_loss, Field(discriminator="name")]
+    ),
+]
+
+
+# --- optimizer ----------------------------------------------------------------------------------------
+
+
+class OptimizerSection(Section):
+    """What every optimizer has in common."""
+
+    weight_decay: NonNegative = 0.0
+    """Coefficient of the squared L2 norm of θ (decoupled from the gradient in adamw)."""
+
+
+class Momentum(OptimizerSection):
+    """Gradient descent with momentum."""
+
+    lr: Positive = 0.1
+    """Learning rate."""
+    momentum: Fraction = 0.0
+    """Share of the last step's velocity that is kept."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise conflict("nesterov", "nesterov needs momentum > 0", "set momentum: 0.9, or leave nesterov out")
+        return self
+
+
+class GD(Momentum):
+    """Gradient descent: each step uses the exact gradient of the whole objective; one step an epoch."""
+
+    name: Literal["gd"]
+
+
+class SGD(Momentum):
+    """Stochastic gradient descent: each step uses a mini-batch of a fresh shuffle."""
+
+    name: Literal["sgd"]
+
+
+class AdamSection(OptimizerSection):
+    """Adam's moments."""
+
+    lr: Positive = 0.001
+    """Learning rate."""
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    """Decay of the running means of the gradient and of its square."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+
+
+class Adam(AdamSection):
+    """Adam (Kingma & Ba 2015)."""
+
+    name: Literal["adam"]
+
+
+class AdamW(AdamSection):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"]
+    weight_decay: NonNegative = 0.01
+    """Decoupled weight decay."""
+
+
+class RMSprop(OptimizerSection):
+    """RMSprop (Tieleman & Hinton 2012)."""
+
+    name: Literal["rmsprop"]
+    lr: Positive = 0.001
+    """Learning rate."""
+    alpha: Fraction = 0.99
+    """Decay of the running mean of the squared gradient."""
+    eps: Positive = 1e-8
+    """Added to the denominator."""
+    momentum: Fraction = 0.0
+    """Share of the last step's velocity that is kept."""
+
+
+class Adagrad(OptimizerSection):
+    """Adagrad (Duchi et al. 2011)."""
+
+    name: Literal["adagrad"]
+    lr: Positive = 0.01
+    """Learning rate."""
+    eps: Positive = 1e-10
+    """Added to the denominator."""
+
+
+class LBFGS(Section):
+    """L-BFGS on the whole objective; an epoch is one call of up to `max_iter` iterations."""
+
+    name: Literal["lbfgs"]
+    lr: Positive = 1.0
+    """Length of a step, before the line search if there is one."""
+    max_iter: Count = 20
+    """Iterations an epoch."""
+    history_size: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Past steps that approximate the inverse Hessian."""
+    line_search: Literal["strong_wolfe", "none"] = "strong_wolfe"
+    """How the length of a step is found."""
+
+
+type_of_optimizer = GD | SGD | Adam | AdamW | RMSprop | Adagrad | LBFGS
+OptimizerName = Literal["gd", "sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"]
+Optimizer = Annotated[
+    Annotated[type_of_optimizer, Field(discriminator="name")],
+    BeforeValidator(
+        _named,
+        json_schema_input_type=OptimizerName | Annotated[type_of_optimizer, Field(discriminator="name")],
+    ),
+]
+
+
+# --- scheduler ----------------------------------------------------------------------------------------
+
+
+class SchedulerSection(Section):
+    """What every schedule has in common."""
+
+    warmup: NonNegative = 0.0
+    """Epochs (fractions too) over which the learning rate first rises linearly from 0."""
+
+
+class Constant(SchedulerSection):
+    """The learning rate stays."""
+
+    name: Literal["constant"]
+
+
+class Step(SchedulerSection):
+    """The learning rate is multiplied by `gamma` every `step_size` epochs."""
+
+    name: Literal["step"]
+    step_size: Count
+    """Epochs between two drops."""
+    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
+    """Factor of each drop."""
+
+
+class Cosine(SchedulerSection):
+    """Half a cosine from the learning rate to `end_factor` of it at the last step (Loshchilov & Hutter
+    2017)."""
+
+    name: Literal["cosine"]
+    end_factor: Fraction = 0.0
+    """Share of the learning rate that is left at the end."""
+
+
+class Linear(SchedulerSection):
+    """A straight line from the learning rate to `end_factor` of it at the last step."""
+
+    name: Literal["linear"]
+    end_factor: Fraction = 0.0
+    """Share of the learning rate that is left at the end."""
+
+
+class OneCycle(SchedulerSection):
+    """Up to the learning rate and down again, by half cosines (Smith & Topin 2018)."""
+
+    name: Literal["one_cycle"]
+    pct_start: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.3
+    """Share of all steps spent rising."""
+    div_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 25.0
+    """The first learning rate is lr / div_factor."""
+    final_div_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1e4
+    """The last learning rate is lr / div_factor / final_div_factor."""
+
+
+class Plateau(SchedulerSection):
+    """The learning rate is multiplied by `factor` when `training.monitor` has not improved."""
+
+    name: Literal["plateau"]
+    factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    """Factor of each drop."""
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 5
+    """Epochs without improvement that are tolerated before a drop."""
+    min_delta: NonNegative = 0.0
+    """A smaller change than this is no improvement."""
+    min_lr: NonNegative = 0.0
+    """The learning rate never drops below this."""
+
+
+type_of_scheduler = Constant | Step | Cosine | Linear | OneCycle | Plateau
+SchedulerName = Literal["constant", "cosine", "linear", "one_cycle", "plateau"]
+Scheduler = Annotated[
+    Annotated[type_of_scheduler, Field(discriminator="name")],
+    BeforeValidator(
+        _named,
+        json_schema_input_type=SchedulerName | Annotated[type_of_scheduler, Field(discriminator="name")],
+    ),
+]
+
+
+# --- training -----------------------------------------------------------------------------------------
+
+Monitor = Literal[
+    "validation.loss",
+    "validation.accuracy",
+    "validation.error",
+    "validation.top5_accuracy",
+    "validation.mse",
+    "validation.mae",
+    "validation.rmse",
+    "validation.r2",
+    "train.loss",
+    "train.accuracy",
+    "train.error",
+    "train.mse",
+    "train.mae",
+    "train.rmse",
+    "train.r2",
+]
+
+TASK_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("loss", "accuracy", "error", "top5_accuracy"),
+    "regression": ("loss", "mse", "mae", "rmse", "r2"),
+}
+TOP5_CLASSES = 6
+"""The fewest classes for which top-5 accuracy says anything."""
+
+
+class EarlyStopping(Section):
+    """Stop when a metric has not improved for a while."""
+
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Epochs without improvement after which training stops."""
+    min_delta: NonNegative = 0.0
+    """A smaller change than this is no improvement."""
+    monitor: Monitor | None = None
+    """What is watched; `training.monitor` unless stated."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether less or more is better; `auto` knows it from the metric."""
+
+
+class Training(Section):
+    """The loop."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000_000)] = 20
+    """Passes over the training split."""
+    batch_size: Count | None = None
+    """Samples a step (64 unless stated). With gd and lbfgs it only bounds memory: the gradient is accumulated
+    over chunks of this size, and null takes the whole split at once."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$")] = "auto"
+    """`auto` takes CUDA where there is one; `cpu`, `cuda` and `cuda:N` insist."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Type of the arithmetic; bfloat16 keeps the parameters in float32 (mixed precision)."""
+    clip_grad_norm: Positive | None = None
+    """Scale the gradient down to this L2 norm where it is longer."""
+    monitor: Monitor | None = None
+    """What chooses the best checkpoint: `validation.loss` unless stated, or `train.loss` without a validation
+    split."""
+    early_stopping: EarlyStopping | None = None
+    """Stop when the monitored metric no longer improves."""
+    checkpoint_seconds: Positive = 60.0
+    """Also save a checkpoint inside an epoch, this often."""
+
+
+class Config(Section):
+    """A training: data, model, loss, optimizer, schedule and loop."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    """Name of the run directory; the data set's name unless stated. Letters, digits and . _ - only."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seeds the splits, the initial weights, the shuffle and dropout, each by a stream of its own."""
+    data: Data
+    """What to learn from; `dataset` decides which other keys there are."""
+    model: Model = Model()
+    """The network."""
+    loss: Loss | None = None
+    """What is minimised: cross_entropy for classification and mse for regression unless stated."""
+    optimizer: Optimizer = SGD(name="sgd")
+    """How θ moves."""
+    scheduler: Scheduler = Constant(name="constant")
+    """How the learning rate moves."""
+    training: Training = Training()
+    """The loop."""
+
+
+FULL_BATCH = ("gd", "lbfgs")
+"""Optimizers whose every step uses the whole objective."""
+
+
+def resolve(config: Config) -> Config:
+    """The same config with every default that depends on another key filled in."""
+    data, model, training = config.data, config.model, config.training
+    monitor = training.monitor or ("validation.loss" if data.validation else "train.loss")
+    stopping = training.early_stopping
+    if stopping is not None:
+        stopping = stopping.model_copy(update={"monitor": stopping.monitor or monitor})
+    batch_size = training.batch_size
+    if batch_size is None and config.optimizer.name not in FULL_BATCH:
+        batch_size = 64
+    loss = config.loss
+    if loss is None:
+        classes = data.facts.task == "classification"
+        loss = CrossEntropy(name="cross_entropy") if classes else MeanSquaredError(name="mse")
+    return config.model_copy(
+        update={
+            "name": config.name or data.dataset,
+            "loss": loss,
+            "model": model.model_copy(update={"depth": len(model.widths) + 1}),
+            "training": training.model_copy(
+                update={"monitor": monitor, "early_stopping": stopping, "batch_size": batch_size}
+            ),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two keys, each valid by itself, that do not go together.
+
+    Attributes:
+        path: the key at which it is reported.
+        involves: the sections that it was read from.
+        message, hint: what is wrong, and what to do.
+    """
+
+    path: tuple[str, ...]
+    involves: tuple[str, ...]
+    message: str
+    hint: str
+
+
+def conflicts(config: Config) -> Iterator[Conflict]:
+    """The rules that span sections; each problem once."""
+    facts, training, optimizer = config.data.facts, config.training, config.optimizer
+    if config.loss is not None and config.loss.name == "cross_entropy" and facts.task == "regression":
+        yield Conflict(
+            ("loss",),
+            ("data", "loss"),
+            f"cross_entropy needs classes, but {config.data.dataset} is a regression task",
+            "use mse, mae or huber",
+        )
+    monitors: list[tuple[tuple[str, ...], str | None]] = [(("training", "monitor"), training.monitor)]
+    if training.early_stopping is not None:
+        monitors.append((("training", "early_stopping", "monitor"), training.early_stopping.monitor))
+    for path, monitor in monitors:
+        if monitor is None:
+            continue
+        split, metric = monitor.split(".")
+        if split == "validation" and config.data.validation == 0:
+            yield Conflict(
+                path,
+                ("data", "training"),
+                f"{monitor} needs a validation split, but data.validation is 0",
+                f"set data.validation: 0.1, or monitor train.{'loss' if metric == 'top5_accuracy' else metric}",
+            )
+        metrics = TASK_METRICS[facts.task]
+        if metric not in metrics:
+            yield Conflict(
+                path,
+                ("data", "training"),
+                f"{metric} is not measured for {facts.task}",
+                f"{facts.task} has {', '.join(metrics)}",
+            )
+        elif metric == "top5_accuracy" and facts.outputs < TOP5_CLASSES:
+            yield Conflict(
+                path,
+                ("data", "training"),
+                f"top5_accuracy says nothing with {facts.outputs} classes",
+                "monitor accuracy",
+            )
+    if optimizer.name in FULL_BATCH and config.model.normalization == "batch" and training.batch_size is not None:
+        yield Conflict(
+            ("training", "batch_size"),
+            ("model", "optimizer", "training"),
+            "batch normalization depends on the other samples of a chunk, so chunks of "
+            f"{training.batch_size} would not give {optimizer.name} the exact gradient",
+            "leave training.batch_size out, or use normalization: layer",
+        )
+    if optimizer.name == "lbfgs" and config.model.dropout > 0:
+        yield Conflict(
+            ("model", "dropout"),
+            ("model", "optimizer"),
+            "lbfgs compares values of one objective, but dropout changes it with every evaluation",
+            "set model.dropout: 0, or use another optimizer",
+        )
+    if optimizer.name == "lbfgs" and training.clip_grad_norm is not None:
+        yield Conflict(
+            ("training", "clip_grad_norm"),
+            ("optimizer", "training"),
+            "lbfgs learns the curvature from exact gradients, and a clipped gradient would mislead it",
+            "leave training.clip_grad_norm out, or use another optimizer",
+        )
+    if training.batch_size == 1 and config.model.normalization == "batch":
+        yield Conflict(
+            ("training", "batch_size"),
+            ("model", "training"),
+            "batch normalization needs at least 2 samples in a batch",
+            "use a larger training.batch_size, or normalization: layer",
+        )

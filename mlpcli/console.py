@@ -1,0 +1,159 @@
+"""What a person sees while a training runs: log lines, the bar, and what signals do."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from mlpcli.errors import StorageError
+from mlpcli.training import Record, Trainer
+
+log = logging.getLogger("mlpcli")
+
+REFRESH_SECONDS = 0.25
+"""How often the bar shows the running loss; reading it waits for the device."""
+
+
+class StderrHandler(logging.Handler):
+    """Writes log lines to stderr, above the bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, unless it is shown in another way and meant for train.log alone."""
+        if getattr(record, "file_only", False):
+            return
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class LogFileHandler(logging.FileHandler):
+    """train.log. Losing a log line is no reason to lose a training, so a full disk is only mentioned once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Close the file and say so."""
+        log.removeHandler(self)
+        log.warning("cannot write %s any more: %s", self.baseFilename, sys.exception())
+
+
+def set_up_logging(quiet: bool, verbose: bool) -> None:
+    """Send the log to stderr: warnings with `quiet`, details with `verbose`."""
+    handler = StderrHandler()
+    handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    handler.setFormatter(_Formatter())
+    log.handlers = [handler]
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Plain lines; warnings and errors say so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        return f"{record.levelname.lower()}: {message}" if record.levelno >= logging.WARNING else message
+
+
+def log_to(path: Path) -> None:
+    """Also append the log to a file.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    try:
+        handler = LogFileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(_Formatter())
+    log.addHandler(handler)
+
+
+class Signals:
+    """Inside the `with`, the first Ctrl-C or SIGTERM is noted in `received`; a second Ctrl-C quits at once."""
+
+    received: int | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+        # not print(): a handler may run inside another write to stderr
+        os.write(2, b"\nfinishing the step and saving; Ctrl-C again quits at once\n")
+
+
+def exit_on_sigterm() -> None:
+    """Outside of a training SIGTERM ends the process with 143, cleaning up on the way."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+class Display:
+    """Shows a training: a bar on a terminal, elsewhere a line an epoch (in train.log always)."""
+
+    def __init__(self, trainer: Trainer, quiet: bool) -> None:
+        self.trainer = trainer
+        self.refreshed = time.monotonic()
+        self.bar: tqdm[Any] | None = None
+        if sys.stderr.isatty() and not quiet:
+            self.bar = tqdm(
+                total=trainer.epochs * len(trainer.batches),
+                initial=trainer.samples_done,
+                unit=" samples",
+                unit_scale=True,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                leave=False,
+                delay=0.2,
+            )
+
+    def step(self) -> None:
+        """After a step: refresh the bar now and then."""
+        if self.bar is None or time.monotonic() - self.refreshed < REFRESH_SECONDS:
+            return
+        self.refreshed = time.monotonic()
+        running = self.trainer.metrics.result()
+        self.bar.set_description(f"epoch {self.trainer.epoch + 1}/{self.trainer.epochs}", refresh=False)
+        self.bar.set_postfix_str(format_metrics(running), refresh=False)
+        self.bar.update(self.trainer.samples_done - self.bar.n)
+
+    def epoch(self, record: Record) -> None:
+        """After an epoch: its line."""
+        rate = len(self.trainer.batches) / record.seconds if record.seconds > 0 else 0
+        validation = "" if record.validation is None else f"  validation {format_metrics(record.validation)}"
+        best = "  best" if record.is_best and record.validation is not None else ""
+        log.info(
+            "epoch %d/%d  train %s%s  %s samples/s%s",
+            record.epoch,
+            self.trainer.epochs,
+            format_metrics(record.train),
+            validation,
+            f"{rate:,.0f}",
+            best,
+            extra={"file_only": self.bar is not None},
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """`loss 0.1234 accuracy 0.9876`: what a person compares; the other metrics are in the files and in `eval`."""
+    return " ".join(
+        f"{name} {value:.4f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{name} {value:.3g}"
+        for name, value in metrics.items()
+        if name in ("loss", "accuracy", "rmse", "r2")
+    )

@@ -1,0 +1,124 @@
+"""Every error that mlpcli raises for a person to read, in one family.
+
+* MlpcliError
+  x UserError                 exit 2: bad usage, config or data; nothing was done
+    + UsageError              a command line that cannot be carried out
+    + ConfigError             a config, with every problem found in it
+    + DataError               a data set that is absent, damaged or does not fit the config
+    + DeviceError             a device that this machine lacks
+    + RunError                a run directory that is absent, taken, in use or incomplete
+    + CheckpointError         a checkpoint that is damaged, foreign or unsafe
+  x FailedError               exit 1: it failed while running
+    + StorageError            a file that could not be written; earlier files are intact
+    + GateMissed              a --fail-under or --fail-over gate
+  x DivergedError             exit 3: a non-finite loss or weight; the last finite checkpoint is kept
+  x Interrupted               exit 130 (Ctrl-C) or 143 (SIGTERM), after the state was saved
+
+The message of each says what is wrong, where, what was expected and what to do. `cli.main` prints it
+without a traceback and exits with `exit_code`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class MlpcliError(Exception):
+    """Base class: `str(error)` is the whole message for the user."""
+
+    exit_code = 1
+
+
+class UserError(MlpcliError):
+    """The request cannot be carried out as it stands; nothing was changed."""
+
+    exit_code = 2
+
+
+class UsageError(UserError):
+    """A command line that cannot be carried out."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a config.
+
+    Attributes:
+        location: `file:line:column`, or `command line: optimizer.lr` for an override.
+        message: what is wrong and what was expected, on one line.
+        excerpt: the offending line, or an empty string where there is none to show.
+        column: 0-based display column in `excerpt` at which the caret stands.
+        width: how many columns the caret spans, at least 1.
+        hint: what to do about it ("did you mean ..."), or an empty string.
+    """
+
+    location: str
+    message: str
+    excerpt: str = ""
+    column: int = 0
+    width: int = 1
+    hint: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.location}: {self.message}"]
+        if self.excerpt:
+            lines += [f"    {self.excerpt}", "    " + " " * self.column + "^" * max(1, self.width)]
+        if self.hint:
+            lines.append(f"    {self.hint}")
+        return "\n".join(lines)
+
+
+class ConfigError(UserError):
+    """A config with problems, all of them at once."""
+
+    shown = 50
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        texts = [str(problem) for problem in self.problems[: self.shown]]
+        if len(self.problems) > self.shown:
+            texts.append(f"... and {len(self.problems) - self.shown} more problems")
+        super().__init__("\n".join(texts))
+
+
+class DataError(UserError):
+    """A data set that is absent, damaged or does not fit the config."""
+
+
+class DeviceError(UserError):
+    """A device that this machine lacks."""
+
+
+class RunError(UserError):
+    """A run directory that is absent, taken, in use or incomplete."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, foreign or unsafe."""
+
+
+class FailedError(MlpcliError):
+    """Something failed while running."""
+
+    exit_code = 1
+
+
+class StorageError(FailedError):
+    """A file that could not be written; what was there before is intact."""
+
+
+class GateMissed(FailedError):
+    """One or more --fail-under or --fail-over gates were missed."""
+
+
+class DivergedError(MlpcliError):
+    """The loss or a weight became NaN or infinite; the last finite checkpoint is kept."""
+
+    exit_code = 3
+
+
+class Interrupted(MlpcliError):
+    """A signal ended the training after its state was saved: 130 for Ctrl-C, 143 for SIGTERM."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,522 @@
+"""Config -> data, model, training -> run directory: the only wiring."""
+
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlpcli import checkpoints, data
+from mlpcli.config import (
+    Config,
+    changed_keys,
+    config_from_plain,
+    dump_config,
+    load_config,
+    to_plain,
+)
+from mlpcli.config.schema import FULL_BATCH, TOP5_CLASSES
+from mlpcli.config.schema import Plateau as PlateauSection
+from mlpcli.data import Dataset, Description, Preprocessing, Split, TargetScale
+from mlpcli.errors import CheckpointError, DataError, DeviceError, DivergedError, RunError, UsageError
+from mlpcli.evaluation import Evaluation, evaluate
+from mlpcli.model import build_mlp
+from mlpcli.objective import Loss, Metrics, less_is_better, make_loss
+from mlpcli.optim import lr_factor, make_optimizer
+from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics, require_run
+from mlpcli.seeds import stream_seed
+from mlpcli.training import Batches, NonFinite, Plateau, Progress, Record, Trainer
+
+log = logging.getLogger("mlpcli")
+
+MAY_CHANGE = (
+    "training.epochs",
+    "training.device",
+    "training.checkpoint_seconds",
+    "data.root",
+    "data.download",
+)
+"""Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+"""Type of the parameters and inputs for each `training.precision`."""
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine.
+
+    Raises:
+        DeviceError: the device is absent.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if not name.startswith("cuda"):
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        found = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count)) or "none"
+        raise DeviceError(
+            f"training.device: {name} is not on this machine; CUDA devices here: {found}\n"
+            "    use training.device=auto or training.device=cpu"
+        )
+    return torch.device("cuda", index)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model with all that is needed to measure it: what a checkpoint holds besides the training's state."""
+
+    model: nn.Sequential
+    loss: Loss
+    preprocessing: Preprocessing
+    target_scale: TargetScale | None
+    description: Description
+    device: torch.device
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of inputs and parameters."""
+        return DTYPES[self.precision]
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Stored inputs as the model sees them."""
+        return self.preprocessing(inputs, self.dtype)
+
+    def targets(self, split: Split) -> Tensor:
+        """Class indices, or standardised real numbers, on the device."""
+        if self.target_scale is None:
+            return split.targets.to(self.device)
+        return self.target_scale.standardize(split.targets).to(self.device, self.dtype)
+
+    def metrics(self, split: Split, *, top5: bool) -> Metrics:
+        """Fresh sums for that split."""
+        if self.target_scale is None:
+            with_top5 = top5 and self.description.outputs >= TOP5_CLASSES
+            return Metrics(regression=False, device=self.device, top5=with_top5)
+        standard = self.target_scale.standardize(split.targets)
+        deviation = (standard - standard.mean(0)).square().sum(0)
+        return Metrics(regression=True, device=self.device, scale=self.target_scale.std, deviation=deviation)
+
+    def measure(self, split: Split, *, confusion: bool = False) -> Evaluation:
+        """Every metric of the model on a split."""
+        return evaluate(
+            self.model,
+            self.loss,
+            split.inputs.to(self.device),
+            self.targets(split),
+            self.prepare,
+            self.metrics(split, top5=True),
+            confusion=confusion,
+            bfloat16=self.precision == "bfloat16",
+        )
+
+
+def build_network(
+    config: Config, preprocessing: Preprocessing, target_scale: TargetScale | None, description: Description
+) -> Network:
+    """The untrained network of a config on its device, with weights from the `init` stream."""
+    device = pick_device(config.training.device)
+    section = config.model
+    model = build_mlp(
+        description.features,
+        description.outputs,
+        depth=section.depth or len(section.widths) + 1,
+        width=section.widths,
+        activation=section.activation,
+        dropout=section.dropout,
+        normalization=section.normalization,
+        bias=section.bias,
+        init=section.init,
+        seed=stream_seed(config.seed, "init"),
+    )
+    assert config.loss is not None, "a resolved config has a loss"
+    return Network(
+        model=model.to(device, DTYPES[config.training.precision]),
+        loss=make_loss(**config.loss.model_dump()),
+        preprocessing=preprocessing,
+        target_scale=target_scale,
+        description=description,
+        device=device,
+        precision=config.training.precision,
+    )
+
+
+def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer:
+    """The training of `network` as the config describes it; seeds torch's generators with the `dropout` stream."""
+    training, optimizer = config.training, config.optimizer
+    full_batch = optimizer.name in FULL_BATCH
+    samples = len(dataset.train)
+    batch_size = min(training.batch_size or samples, samples)
+    if config.model.normalization == "batch" and (batch_size == 1 or samples % batch_size == 1):
+        raise DataError(
+            f"batch normalization needs 2 samples in every batch, but {samples} training samples in batches of "
+            f"{batch_size} leave a last batch of 1\n    change training.batch_size, e.g. to {batch_size + 1}"
+        )
+    batches = Batches(
+        inputs=dataset.train.inputs.to(network.device),
+        targets=network.targets(dataset.train),
+        prepare=network.prepare,
+        batch_size=batch_size,
+        shuffle_seed=None if full_batch else stream_seed(config.seed, "shuffle"),
+    )
+    assert training.monitor is not None, "a resolved config has a monitor"
+    validate = None
+    if dataset.validation is not None:
+        on_device = dataset.validation.to(network.device)
+        validate = lambda: network.measure(on_device).metrics  # noqa: E731  # a closure over one name
+    schedule = config.scheduler.model_dump()
+    plateau = None
+    if isinstance(config.scheduler, PlateauSection):
+        section = config.scheduler
+        plateau = Plateau(
+            Progress(_is_less_better(training.monitor), section.min_delta),
+            section.factor,
+            section.patience,
+            min(1.0, section.min_lr / optimizer.lr),
+        )
+    torch.manual_seed(stream_seed(config.seed, "dropout"))
+    return Trainer(
+        model=network.model,
+        loss=network.loss,
+        optimizer=make_optimizer(network.model.parameters(), **optimizer.model_dump()),
+        batches=batches,
+        metrics=network.metrics(dataset.train, top5=False),
+        lr=optimizer.lr,
+        lr_factor=partial(
+            _lr_factor, schedule, steps_per_epoch=1 if full_batch else batches.steps, epochs=training.epochs
+        ),
+        epochs=training.epochs,
+        full_batch=full_batch,
+        monitor=training.monitor,
+        best=Progress(_is_less_better(training.monitor)),
+        validate=validate,
+        plateau=plateau,
+        early_stopping=_early_stopping(config),
+        clip_grad_norm=training.clip_grad_norm,
+        bfloat16=training.precision == "bfloat16",
+    )
+
+
+def _lr_factor(schedule: dict[str, Any], step: int, *, steps_per_epoch: int, epochs: int) -> float:
+    return lr_factor(step=step, steps_per_epoch=steps_per_epoch, epochs=epochs, **schedule)
+
+
+def _is_less_better(monitor: str) -> bool:
+    return less_is_better(monitor.partition(".")[2])
+
+
+def _early_stopping(config: Config) -> tuple[str, Progress, int] | None:
+    section = config.training.early_stopping
+    if section is None:
+        return None
+    assert section.monitor is not None, "a resolved config has a monitor"
+    less = _is_less_better(section.monitor) if section.mode == "auto" else section.mode == "min"
+    return section.monitor, Progress(less, section.min_delta), section.patience
+
+
+@dataclass
+class Experiment:
+    """A training with its run directory.
+
+    Attributes:
+        started: time.monotonic() of the command's start, for the wall time.
+    """
+
+    config: Config
+    dataset: Dataset
+    network: Network
+    trainer: Trainer
+    run: Run
+    started: float = field(default_factory=time.monotonic)
+
+    def fit(self) -> Iterator[Record | None]:
+        """Train to the end; metrics and checkpoints are on the disk before each record is yielded.
+
+        Yields:
+            None after each step, a Record after each epoch.
+
+        Raises:
+            DivergedError: the loss or a weight became non-finite; says where. last.pt is the last finite state.
+            StorageError: a file could not be written; the earlier checkpoint is intact.
+        """
+        saved = time.monotonic()
+        try:
+            for record in self.trainer.run():
+                if record is not None:
+                    self.run.append_metrics(record.to_plain())
+                    self.save(is_best=record.is_best)
+                    saved = time.monotonic()
+                elif time.monotonic() - saved > self.config.training.checkpoint_seconds:
+                    self.trainer.check_finite()
+                    self.save()
+                    saved = time.monotonic()
+                yield record
+        except NonFinite as noticed:
+            raise self._diverged(noticed) from None
+
+    def pause(self) -> None:
+        """Save the present state, to continue later.
+
+        Raises:
+            DivergedError: the present state is not finite; last.pt is the last that was.
+        """
+        try:
+            self.trainer.check_finite()
+        except NonFinite as noticed:
+            raise self._diverged(noticed) from None
+        self.save()
+
+    def save(self, is_best: bool = False) -> None:
+        """Write last.pt, and best.pt just before it where this is the best epoch."""
+        state = {
+            "mlpcli": version("mlpcli"),
+            "config": to_plain(self.config),
+            "data": {
+                "description": self.network.description.to_plain(),
+                "preprocessing": self.network.preprocessing.state_dict(),
+                "target_scale": None
+                if self.network.target_scale is None
+                else self.network.target_scale.state_dict(),
+            },
+            **self.trainer.state_dict(),
+        }
+        checkpoints.save(state, self.run.last, also=self.run.best if is_best else None)
+
+    def finish(self) -> dict[str, Any]:
+        """Measure the best epoch's model on the test split, the only use of it, and write summary.json."""
+        lines = self.run.keep_metrics(self.trainer.epoch)
+        self.network.model.load_state_dict(checkpoints.load(self.run.best)["model"])
+        test = self.network.measure(self.dataset.test).metrics
+        seconds = sum(float(line["seconds"]) for line in lines)
+        best = self.trainer.best
+        summary = {
+            "status": "finished",
+            "stopped_early": self.trainer.stopped_early,
+            "epochs": self.trainer.epoch,
+            "steps": self.trainer.step,
+            "best": {"epoch": best.epoch, "monitor": self.trainer.monitor, "value": best.best},
+            "train": lines[-1]["train"],
+            "validation": lines[-1].get("validation", {}),
+            "test": test,
+            "parameters": sum(p.numel() for p in self.network.model.parameters()),
+            "train_seconds": round(seconds, 6),
+            "wall_seconds": round(time.monotonic() - self.started, 3),
+            "samples_per_second": round(self.trainer.samples_done / seconds, 1) if seconds else None,
+        }
+        self.run.write(SUMMARY, summary)
+        return summary
+
+    def _diverged(self, noticed: NonFinite) -> DivergedError:
+        """Replay from the last finite checkpoint, looking after every layer, to name the place."""
+        state = checkpoints.load(self.run.last)
+        self.trainer.load_state_dict(state)
+        found = self.trainer.locate_non_finite() or noticed
+        position = state["position"]
+        self.run.write(
+            SUMMARY, {"status": "diverged", "epoch": found.epoch, "step": found.step, "where": str(found)}
+        )
+        return DivergedError(
+            f"training diverged at epoch {found.epoch}, step {found.step}: {found} is not finite\n"
+            f"    the last finite state is kept in {self.run.last} (epoch {position['epoch']}, "
+            f"step {position['step']})\n"
+            f"    try a smaller optimizer.lr (now {self.config.optimizer.lr:g}), training.clip_grad_norm=1, or "
+            "another data.standardize"
+        )
+
+
+def start(config: Config, output: Path | None) -> Experiment:
+    """Load the data, build everything, make the run directory and write its first checkpoint."""
+    dataset = data.load(config.data, config.seed)
+    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    trainer = build_trainer(config, dataset, network)
+    assert config.name is not None, "a resolved config has a name"
+    surroundings = environment(config, network)
+    run = Run.create(output, config.name, dump_config(config), surroundings)
+    experiment = Experiment(config, dataset, network, trainer, run)
+    experiment.save()
+    return experiment
+
+
+def resume(path: Path, overrides: Sequence[str]) -> Experiment:
+    """Open a run where its last readable checkpoint stands.
+
+    Raises:
+        RunError: no such run, another process trains in it, or the overrides change what was trained.
+        CheckpointError: no checkpoint of it can be read.
+        DataError: the data is not what the run was trained on.
+    """
+    run = Run.open(path)
+    config = load_config(path / CONFIG, overrides)
+    state = _last_readable(run)
+    if state is not None:
+        before = config_from_plain(state["config"])
+        refused = [key for key in changed_keys(before, config) if not _may_change(key)]
+        if refused:
+            raise RunError(
+                f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
+                f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
+                "    for anything else start a new run"
+            )
+    dataset = data.load(config.data, config.seed)
+    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    trainer = build_trainer(config, dataset, network)
+    experiment = Experiment(config, dataset, network, trainer, run)
+    if state is None:
+        log.warning("%s has no checkpoint yet: starting from the beginning", path)
+        run.keep_metrics(0)
+        experiment.save()
+    else:
+        fingerprint = state["data"]["description"]["fingerprint"]
+        if fingerprint != dataset.description.fingerprint:
+            raise DataError(
+                f"the data is not what {path} was trained on: fingerprint {dataset.description.fingerprint}, "
+                f"expected {fingerprint}\n    restore the files, or start a new run"
+            )
+        trainer.load_state_dict(state)
+        lines = run.keep_metrics(trainer.epoch)
+        missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
+        if missing:
+            log.warning("metrics.jsonl lacks epochs %s; the training itself is complete", missing)
+    if not trainer.finished:
+        (path / SUMMARY).unlink(missing_ok=True)
+    surroundings = read_json(path / ENVIRONMENT)
+    surroundings.setdefault("resumed", []).append(environment(config, network))
+    run.write(ENVIRONMENT, surroundings)
+    run.write(CONFIG, dump_config(config))
+    return experiment
+
+
+def _may_change(key: str) -> bool:
+    return key in MAY_CHANGE or key.startswith("training.early_stopping")
+
+
+def _last_readable(run: Run) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read; None where the run was ended before its first."""
+    if not run.last.exists() and not run.best.exists():
+        if read_metrics(run.path):
+            raise CheckpointError(f"{run.path} has metrics, but both {LAST} and {BEST} are missing")
+        return None
+    try:
+        return checkpoints.load(run.last)
+    except CheckpointError as error:
+        if "is refused" in str(error) or not run.best.exists():
+            raise
+        log.warning("%s\n    continuing from %s instead", error, run.best)
+        return checkpoints.load(run.best)
+
+
+def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tuple[Config, Network, Path]:
+    """The trained network of a run directory or a checkpoint file.
+
+    Args:
+        target: a run directory or a checkpoint file.
+        which: `best` or `last`, for a run directory.
+        overrides: KEY=VALUE for keys that do not change the network: the device, and where the data is.
+
+    Raises:
+        RunError, CheckpointError: it is neither, or cannot be read.
+    """
+    path = target
+    if target.is_dir():
+        require_run(target)
+        path = target / (BEST if which == "best" else LAST)
+        if which == "best" and not path.exists() and (target / LAST).exists():
+            raise CheckpointError(f"no epoch of {target} is finished, so it has no best checkpoint yet")
+    elif not target.exists():
+        require_run(target)
+    state = checkpoints.load(path)
+    before = config_from_plain(state["config"])
+    config = config_from_plain(state["config"], overrides)
+    refused = [key for key in changed_keys(before, config) if key not in MAY_CHANGE]
+    if refused:
+        raise UsageError(f"{', '.join(refused)} cannot change here: the checkpoint was trained with another value")
+    scale = state["data"]["target_scale"]
+    network = build_network(
+        config,
+        Preprocessing.from_state(state["data"]["preprocessing"]),
+        None if scale is None else TargetScale.from_state(scale),
+        Description.from_plain(state["data"]["description"]),
+    )
+    network.model.load_state_dict(state["model"])
+    return config, network, path
+
+
+def evaluate_target(
+    target: Path, *, which: str = "best", split: str = "test", overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Measure a run's or a checkpoint's model on a split of its data.
+
+    Returns:
+        Plain values: checkpoint, split, samples, metrics, and for classification classes, confusion (true class
+        by predicted class) and per_class.
+
+    Raises:
+        DataError: the split does not exist, or the data is absent.
+    """
+    config, network, path = open_target(target, which, overrides)
+    dataset = data.load(config.data, config.seed)
+    if dataset.description.fingerprint != network.description.fingerprint:
+        log.warning("the data is not what %s was trained on (another fingerprint)", path)
+    chosen = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
+    if chosen is None:
+        raise DataError("there is no validation split: data.validation is 0\n    use --split test or train")
+    result = network.measure(chosen, confusion=True)
+    plain: dict[str, Any] = {
+        "checkpoint": str(path),
+        "split": split,
+        "samples": result.samples,
+        "metrics": result.metrics,
+    }
+    if result.confusion is not None:
+        plain |= {
+            "classes": network.description.classes,
+            "confusion": result.confusion.tolist(),
+            "per_class": result.per_class(),
+        }
+    return plain
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("mlpcli", "torch", "torchvision", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def environment(config: Config, network: Network) -> dict[str, Any]:
+    """What environment.json says."""
+    device = network.device
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "command_line": sys.argv,
+        "working_directory": os.getcwd(),
+        "git_commit": _git_commit(),
+        "versions": versions(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "data_fingerprint": network.description.fingerprint,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit checked out in the working directory, if it is in a git repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,306 @@
+"""The run directory: create, lock, append, write whole files or nothing, list. No torch."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mlpcli.errors import RunError, StorageError
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+ENVIRONMENT = "environment.json"
+SUMMARY = "summary.json"
+LOG = "train.log"
+LAST = "checkpoints/last.pt"
+BEST = "checkpoints/best.pt"
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turns what the file system says while writing `path` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space",
+            errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.EFBIG: "the file would be larger than this system allows",
+            errno.EROFS: "the file system is read-only; choose another place",
+            errno.EACCES: "permission denied; choose another place or change its permissions",
+            errno.EPERM: "permission denied; choose another place or change its permissions",
+            errno.ENOTDIR: "a part of this path is a file, not a directory",
+            errno.ENAMETOOLONG: "the name is too long",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"cannot write {path}: {reason}") from error
+
+
+def write_whole(path: Path, content: bytes, also: Path | None = None) -> None:
+    """Write a file so that at any instant it is the old one or the new one, whole, on the disk.
+
+    Args:
+        path: the file.
+        content: all of it.
+        also: a second name for the same content, replaced before `path` is.
+
+    Raises:
+        StorageError: it could not be written; `path` is as before.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with storage(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if also is not None:
+                _replace_by_link(temporary, also)
+            temporary.replace(path)
+            _sync_directory(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _replace_by_link(source: Path, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, temporary)
+    temporary.replace(path)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """A JSON object as a text file."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+class Run:
+    """A run directory that this process trains in, locked against every other process.
+
+    The lock is the kernel's, on the directory itself, so it dies with the process, however that ends.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path | None, name: str, config: str, environment: Mapping[str, Any]) -> "Run":
+        """Make a new run directory, whole or not at all.
+
+        Args:
+            path: where; None for the first free one of runs/<name>, runs/<name>-2, …
+            name: of the run.
+            config: text of config.yaml.
+            environment: what environment.json holds.
+
+        Raises:
+            RunError: something is at `path` already.
+            StorageError: it could not be written.
+        """
+        parent = path.parent if path is not None else Path("runs")
+        if path is not None and _is_taken(path):
+            raise _taken(path)
+        with storage(path or parent / name):
+            parent.mkdir(parents=True, exist_ok=True)
+            building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+            try:
+                building.chmod(0o777 & ~_umask())
+                (building / "checkpoints").mkdir()
+                (building / CONFIG).write_text(config, encoding="utf-8")
+                (building / ENVIRONMENT).write_bytes(to_json(environment))
+                lock = _lock(building)
+                final = _move_into_place(building, path, parent / name)
+            except BaseException:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+        return cls(final, lock)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open an existing run to train on in it.
+
+        Raises:
+            RunError: it is no run directory, or another process is training in it.
+        """
+        require_run(path)
+        return cls(path, _lock(path))
+
+    def close(self) -> None:
+        """Release the lock."""
+        os.close(self._lock)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to continue from."""
+        return self.path / LAST
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.path / BEST
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch to metrics.jsonl, on the disk when this returns."""
+        path = self.path / METRICS
+        with storage(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
+        """Drop the lines after epoch `epochs` (and a half-written one) from metrics.jsonl; the others."""
+        path = self.path / METRICS
+        kept = [line for line in read_metrics(self.path) if line["epoch"] <= epochs]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+            write_whole(path, text.encode())
+        return kept
+
+    def write(self, name: str, value: Mapping[str, Any] | str) -> None:
+        """Write a whole text or JSON file of the run."""
+        content = value.encode() if isinstance(value, str) else to_json(value)
+        write_whole(self.path / name, content)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _is_taken(path: Path) -> bool:
+    return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
+
+
+def _taken(path: Path) -> RunError:
+    if (path / CONFIG).is_file():
+        return RunError(
+            f"{path} already holds a run, and a run is never overwritten\n"
+            f"    continue it with: mlpcli train --resume {path}\n"
+            f"    or choose another directory with -o"
+        )
+    return RunError(f"{path} already exists and is not empty\n    choose another directory with -o")
+
+
+def _move_into_place(building: Path, path: Path | None, base: Path) -> Path:
+    """Rename `building` to `path`, or to the first free of base, base-2, …: rename fails where one is taken."""
+    number = 1
+    while True:
+        final = path or (base if number == 1 else base.with_name(f"{base.name}-{number}"))
+        try:
+            if not _is_taken(final):
+                building.rename(final)
+                return final
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not os.path.lexists(final):
+                raise
+        if path is not None:
+            raise _taken(path)
+        number += 1
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path, os.O_RDONLY)
+    for _ in range(5):
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        time.sleep(0.02)  # `is_being_trained` of another process holds the lock for an instant
+    os.close(handle)
+    raise RunError(f"another process is training in {path}\n    wait for it to end, or start a new run")
+
+
+def is_being_trained(path: Path) -> bool:
+    """Whether a living process holds the run's lock."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def require_run(path: Path) -> None:
+    """Raises RunError unless `path` is a run directory."""
+    if not path.exists():
+        siblings = sorted(p.name for p in path.parent.iterdir() if is_run(p)) if path.parent.is_dir() else []
+        known = f"\n    runs in {path.parent}: {', '.join(siblings[:20])}" if siblings else ""
+        raise RunError(f"there is no run directory {path}{known}")
+    if not is_run(path):
+        raise RunError(f"{path} is not a run directory: it has no {CONFIG}")
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` looks like a run directory."""
+    return (path / CONFIG).is_file() and not path.name.startswith(".")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs in a run's metrics.jsonl, up to the first line that is not whole."""
+    lines: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError, ValueError):
+        for line in (path / METRICS).read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+                break
+            lines.append(record)
+    return lines
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; empty where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def list_runs(directory: Path) -> list[dict[str, Any]]:
+    """What is known of each run in `directory`, in the order in which they were started.
+
+    Raises:
+        RunError: there is no such directory.
+    """
+    if not directory.is_dir():
+        raise RunError(f"there is no directory {directory}\n    mlpcli train makes runs/ where it is started")
+    paths = [directory] if is_run(directory) else [path for path in directory.iterdir() if is_run(path)]
+    return sorted((describe(path) for path in paths), key=lambda run: (run["started"], run["path"]))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A run's status and main numbers, from its small files alone."""
+    summary, environment = read_json(path / SUMMARY), read_json(path / ENVIRONMENT)
+    metrics = read_metrics(path)
+    status = "running" if is_being_trained(path) else str(summary.get("status", "interrupted"))
+    return {
+        "path": str(path),
+        "status": status,
+        "started": str(environment.get("started", "")),
+        "epochs": metrics[-1]["epoch"] if metrics else 0,
+        "seconds": round(sum(float(line.get("seconds", 0)) for line in metrics), 3),
+        "validation": metrics[-1].get("validation", {}) if metrics else {},
+        "test": summary.get("test", {}),
+    }

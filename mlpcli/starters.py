@@ -1,0 +1,65 @@
+"""The starter configs that travel inside the package. No torch."""
+
+import difflib
+from pathlib import Path
+
+from mlpcli.errors import UsageError
+
+_PACKAGE = Path(__file__).parent
+
+CLOSEST = {
+    "wine": "iris",
+    "kmnist": "mnist",
+    "qmnist": "mnist",
+    "usps": "mnist",
+    "emnist": "mnist",
+    "cifar100": "cifar10",
+    "svhn": "cifar10",
+    "stl10": "cifar10",
+    "fake": "digits",
+}
+"""Data sets without a starter of their own, and whose starter `init` adapts to them."""
+
+
+def directory() -> Path:
+    """Where the starters are: inside an installed package, or at the top of the source tree."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def names() -> list[str]:
+    """Every starter's name."""
+    return sorted(path.stem for path in directory().glob("*.yaml"))
+
+
+def summary(name: str) -> str:
+    """The first line of a starter's opening comment."""
+    first = (directory() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ")
+
+
+def find(config: str) -> Path:
+    """The file that CONFIG means: a path, or a starter's name where no such file exists."""
+    if not Path(config).exists() and config in names():
+        return directory() / f"{config}.yaml"
+    return Path(config)
+
+
+def adapted(name: str) -> str:
+    """The text of a starter for the data set (or starter) `name`.
+
+    Raises:
+        UsageError: no such data set.
+    """
+    if name in names():
+        return (directory() / f"{name}.yaml").read_text(encoding="utf-8")
+    if name not in CLOSEST:
+        known = [*names(), *CLOSEST]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"no starter for {name!r}\n    {hint}there are: {', '.join(sorted(known))}")
+    other = CLOSEST[name]
+    lines = (directory() / f"{other}.yaml").read_text(encoding="utf-8").splitlines()
+    body = "\n".join(line for line in lines if not line.startswith("#")).strip()
+    body = body.replace(f"name: {other}", f"name: {name}", 1).replace(f"dataset: {other}", f"dataset: {name}", 1)
+    return f"# {name}: adapted from the starter {other}, not tuned.\n{body}\n"

@@ -1,0 +1,138 @@
+"""Results as text for a person: aligned columns, nothing else."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlpcli.config import Config, dump_config
+from mlpcli.config.schema import FULL_BATCH
+
+WIDEST_CONFUSION = 25
+"""Classes up to which the confusion matrix is printed; --json has it always."""
+
+
+def columns(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
+    """Rows under a header; the first column is left-aligned, the others right-aligned."""
+    table = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[index]) for row in table) for index in range(len(header))]
+    lines = []
+    for row in table:
+        first, *others = row
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def evaluation(result: Mapping[str, Any]) -> str:
+    """What `eval` prints: the metrics, then the confusion matrix with each class's precision and recall."""
+    parts = [f"{result['checkpoint']} on {result['split']} ({result['samples']:,} samples)"]
+    parts.append(
+        columns([(name, f"{value:.6f}") for name, value in result["metrics"].items()], ("metric", "value"))
+    )
+    if "confusion" in result:
+        classes, confusion = result["classes"], result["confusion"]
+        shown = len(classes) <= WIDEST_CONFUSION
+        header = [
+            "true \\ predicted" if shown else "class",
+            *(classes if shown else ()),
+            "precision",
+            "recall",
+        ]
+        rows = [
+            [name, *(counts if shown else ()), _share(row["precision"]), _share(row["recall"])]
+            for name, counts, row in zip(classes, confusion, result["per_class"], strict=True)
+        ]
+        parts.append(columns(rows, header))
+    return "\n\n".join(parts)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def check(config: Config, report: Mapping[str, Any]) -> str:
+    """What `check` prints: the resolved config, the layers and the cost of a step."""
+    step = report["step"]
+    each = "the whole training split" if config.optimizer.name in FULL_BATCH else "a mini-batch"
+    rows: list[Sequence[object]] = [
+        (
+            index,
+            layer["kind"],
+            f"{layer['inputs']} → {layer['outputs']}",
+            f"{layer['parameters']:,}",
+            si(layer["flops"]),
+        )
+        for index, layer in enumerate(report["layers"])
+    ]
+    rows.append(("", "sum", "", f"{report['parameters']:,}", si(sum(x["flops"] for x in report["layers"]))))
+    parts = [
+        dump_config(config).rstrip(),
+        columns(rows, ("layer", "kind", "in → out", "parameters", "FLOPs/sample")),
+        f"a step: {each} of {report['training_samples']:,} training samples, "
+        f"{si(step['flops'])}FLOP forward and backward\n"
+        f"memory: {si(step['bytes'])}B = parameters {si(step['parameter_bytes'])}B + gradient "
+        f"{si(step['gradient_bytes'])}B + optimizer {si(step['optimizer_bytes'])}B + activations "
+        f"{si(step['activation_bytes'])}B",
+    ]
+    if "data" in report:
+        parts.append(_data(report["data"]))
+    return "\n\n".join(parts)
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{split['samples']:,}", split["dtype"], f"{split['minimum']:g}", f"{split['maximum']:g}")
+        for name, split in data["splits"].items()
+    ]
+    text = columns(rows, ("split", "samples", "type", "least", "most"))
+    if data["task"] == "classification" and len(data["classes"]) <= WIDEST_CONFUSION:
+        counts = [
+            (name, *(split["per_class"][index] for split in data["splits"].values()))
+            for index, name in enumerate(data["classes"])
+        ]
+        text += "\n\n" + columns(counts, ("class", *data["splits"]))
+    return f"{text}\n\nfingerprint {data['fingerprint']}"
+
+
+def si(number: float) -> str:
+    """A number with its SI prefix: 25,350,000 -> `25.4 M`."""
+    for prefix, unit in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= unit:
+            return f"{number / unit:.3g} {prefix}"
+    return f"{number:.3g} "
+
+
+def runs(found: Sequence[Mapping[str, Any]]) -> str:
+    """What `runs` prints: a line a run."""
+    if not found:
+        return "no runs yet"
+    rows = [
+        (
+            run["path"],
+            run["status"],
+            run["epochs"],
+            f"{run['seconds']:.1f}",
+            _main_metric(run["validation"]),
+            _main_metric(run["test"]),
+        )
+        for run in found
+    ]
+    return columns(rows, ("run", "status", "epochs", "seconds", "validation", "test"))
+
+
+def _main_metric(metrics: Mapping[str, float]) -> str:
+    for name in ("accuracy", "rmse"):
+        if name in metrics:
+            return f"{name} {metrics[name]:.4f}"
+    return "-"
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """What `info` prints."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += [(str(key), str(item)) for key, item in value.items()]
+        else:
+            rows.append((name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,21 @@
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a process: tests run side by side, and sums must not depend on how many cores are free.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with the real MNIST and Fashion-MNIST."""
+    folder = os.environ.get("MLPCLI_TEST_DATA")
+    if not folder:
+        pytest.skip("MLPCLI_TEST_DATA is not set, so there is no real MNIST here")
+    return Path(folder)

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from mlpcli import data
 from mlpcli.config import config_from_plain
 from mlpcli.data import Dataset
-from mlpcli.experiment import build_network, build_trainer
+from mlpcli.experiment import build_trainer
 from mlpcli.model import build_mlp
+from mlpcli.network import build_network
 
 
 def load() -> tuple[Dataset, dict[str, object]]:

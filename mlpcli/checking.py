@@ -93,7 +93,7 @@ def machine() -> dict[str, Any]:
     """Versions, devices, threads, and where data and runs are looked for."""
     import torch
 
-    from mlpcli.experiment import versions
+    from mlpcli.environment import versions
 
     return {
         "versions": versions(),

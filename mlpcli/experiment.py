@@ -1,42 +1,30 @@
 """Config -> data, model, training -> run directory: the only wiring."""
 
 import logging
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mlpcli import checkpoints, data
-from mlpcli.config import (
-    Config,
-    changed_keys,
-    config_from_plain,
-    dump_config,
-    load_config,
-    to_plain,
-)
-from mlpcli.config.schema import FULL_BATCH, TOP5_CLASSES
+from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config, to_plain
+from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
-from mlpcli.data import Dataset, Description, Preprocessing, Split, TargetScale
-from mlpcli.errors import CheckpointError, DataError, DeviceError, DivergedError, RunError, UsageError
-from mlpcli.evaluation import Evaluation, evaluate
-from mlpcli.model import build_mlp
-from mlpcli.objective import Loss, Metrics, less_is_better, make_loss
+from mlpcli.data import Dataset
+from mlpcli.environment import environment
+from mlpcli.errors import CheckpointError, DataError, DivergedError, RunError
+from mlpcli.network import Network, build_network, open_target
+from mlpcli.objective import less_is_better
 from mlpcli.optim import lr_factor, make_optimizer
-from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics, require_run
+from mlpcli.progress import Plateau, Progress
+from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics
 from mlpcli.seeds import stream_seed
-from mlpcli.training import Batches, NonFinite, Plateau, Progress, Record, Trainer
+from mlpcli.training import Batches, NonFinite, Record, Trainer
 
 log = logging.getLogger("mlpcli")
 
@@ -48,110 +36,6 @@ MAY_CHANGE = (
     "data.download",
 )
 """Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
-"""Type of the parameters and inputs for each `training.precision`."""
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine.
-
-    Raises:
-        DeviceError: the device is absent.
-    """
-    count = torch.cuda.device_count()
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    if not name.startswith("cuda"):
-        return torch.device("cpu")
-    index = int(name.partition(":")[2] or 0)
-    if index >= count:
-        found = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count)) or "none"
-        raise DeviceError(
-            f"training.device: {name} is not on this machine; CUDA devices here: {found}\n"
-            "    use training.device=auto or training.device=cpu"
-        )
-    return torch.device("cuda", index)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model with all that is needed to measure it: what a checkpoint holds besides the training's state."""
-
-    model: nn.Sequential
-    loss: Loss
-    preprocessing: Preprocessing
-    target_scale: TargetScale | None
-    description: Description
-    device: torch.device
-    precision: str
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of inputs and parameters."""
-        return DTYPES[self.precision]
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Stored inputs as the model sees them."""
-        return self.preprocessing(inputs, self.dtype)
-
-    def targets(self, split: Split) -> Tensor:
-        """Class indices, or standardised real numbers, on the device."""
-        if self.target_scale is None:
-            return split.targets.to(self.device)
-        return self.target_scale.standardize(split.targets).to(self.device, self.dtype)
-
-    def metrics(self, split: Split, *, top5: bool) -> Metrics:
-        """Fresh sums for that split."""
-        if self.target_scale is None:
-            with_top5 = top5 and self.description.outputs >= TOP5_CLASSES
-            return Metrics(regression=False, device=self.device, top5=with_top5)
-        standard = self.target_scale.standardize(split.targets)
-        deviation = (standard - standard.mean(0)).square().sum(0)
-        return Metrics(regression=True, device=self.device, scale=self.target_scale.std, deviation=deviation)
-
-    def measure(self, split: Split, *, confusion: bool = False) -> Evaluation:
-        """Every metric of the model on a split."""
-        return evaluate(
-            self.model,
-            self.loss,
-            split.inputs.to(self.device),
-            self.targets(split),
-            self.prepare,
-            self.metrics(split, top5=True),
-            confusion=confusion,
-            bfloat16=self.precision == "bfloat16",
-        )
-
-
-def build_network(
-    config: Config, preprocessing: Preprocessing, target_scale: TargetScale | None, description: Description
-) -> Network:
-    """The untrained network of a config on its device, with weights from the `init` stream."""
-    device = pick_device(config.training.device)
-    section = config.model
-    model = build_mlp(
-        description.features,
-        description.outputs,
-        depth=section.depth or len(section.widths) + 1,
-        width=section.widths,
-        activation=section.activation,
-        dropout=section.dropout,
-        normalization=section.normalization,
-        bias=section.bias,
-        init=section.init,
-        seed=stream_seed(config.seed, "init"),
-    )
-    assert config.loss is not None, "a resolved config has a loss"
-    return Network(
-        model=model.to(device, DTYPES[config.training.precision]),
-        loss=make_loss(**config.loss.model_dump()),
-        preprocessing=preprocessing,
-        target_scale=target_scale,
-        description=description,
-        device=device,
-        precision=config.training.precision,
-    )
 
 
 def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer:
@@ -343,7 +227,7 @@ def start(config: Config, output: Path | None) -> Experiment:
     network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
     trainer = build_trainer(config, dataset, network)
     assert config.name is not None, "a resolved config has a name"
-    surroundings = environment(config, network)
+    surroundings = environment(network.device, config.seed, network.description.fingerprint)
     run = Run.create(output, config.name, dump_config(config), surroundings)
     experiment = Experiment(config, dataset, network, trainer, run)
     experiment.save()
@@ -393,7 +277,9 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
     if not trainer.finished:
         (path / SUMMARY).unlink(missing_ok=True)
     surroundings = read_json(path / ENVIRONMENT)
-    surroundings.setdefault("resumed", []).append(environment(config, network))
+    surroundings.setdefault("resumed", []).append(
+        environment(network.device, config.seed, network.description.fingerprint)
+    )
     run.write(ENVIRONMENT, surroundings)
     run.write(CONFIG, dump_config(config))
     return experiment
@@ -416,42 +302,6 @@ def _last_readable(run: Run) -> dict[str, Any] | None:
             raise
         log.warning("%s\n    continuing from %s instead", error, run.best)
         return checkpoints.load(run.best)
-
-
-def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tuple[Config, Network, Path]:
-    """The trained network of a run directory or a checkpoint file.
-
-    Args:
-        target: a run directory or a checkpoint file.
-        which: `best` or `last`, for a run directory.
-        overrides: KEY=VALUE for keys that do not change the network: the device, and where the data is.
-
-    Raises:
-        RunError, CheckpointError: it is neither, or cannot be read.
-    """
-    path = target
-    if target.is_dir():
-        require_run(target)
-        path = target / (BEST if which == "best" else LAST)
-        if which == "best" and not path.exists() and (target / LAST).exists():
-            raise CheckpointError(f"no epoch of {target} is finished, so it has no best checkpoint yet")
-    elif not target.exists():
-        require_run(target)
-    state = checkpoints.load(path)
-    before = config_from_plain(state["config"])
-    config = config_from_plain(state["config"], overrides)
-    refused = [key for key in changed_keys(before, config) if key not in MAY_CHANGE]
-    if refused:
-        raise UsageError(f"{', '.join(refused)} cannot change here: the checkpoint was trained with another value")
-    scale = state["data"]["target_scale"]
-    network = build_network(
-        config,
-        Preprocessing.from_state(state["data"]["preprocessing"]),
-        None if scale is None else TargetScale.from_state(scale),
-        Description.from_plain(state["data"]["description"]),
-    )
-    network.model.load_state_dict(state["model"])
-    return config, network, path
 
 
 def evaluate_target(
@@ -487,36 +337,3 @@ def evaluate_target(
             "per_class": result.per_class(),
         }
     return plain
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    packages = ("mlpcli", "torch", "torchvision", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def environment(config: Config, network: Network) -> dict[str, Any]:
-    """What environment.json says."""
-    device = network.device
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "command_line": sys.argv,
-        "working_directory": os.getcwd(),
-        "git_commit": _git_commit(),
-        "versions": versions(),
-        "platform": platform.platform(),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "seed": config.seed,
-        "data_fingerprint": network.description.fingerprint,
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit checked out in the working directory, if it is in a git repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -39,10 +39,17 @@ def summary(name: str) -> str:
 
 
 def find(config: str) -> Path:
-    """The file that CONFIG means: a path, or a starter's name where no such file exists."""
-    if not Path(config).exists() and config in names():
+    """The file that CONFIG means: a path, or a starter's name where no such file exists.
+
+    Raises:
+        UsageError: it looks like a name, but there is neither such a file nor such a starter.
+    """
+    path = Path(config)
+    if path.exists() or path.suffix in (".yaml", ".yml") or path.name != config:
+        return path
+    if config in names():
         return directory() / f"{config}.yaml"
-    return Path(config)
+    raise UsageError(f"there is no file and no starter config {config!r}\n    {_suggestion(config, names())}")
 
 
 def adapted(name: str) -> str:
@@ -54,12 +61,14 @@ def adapted(name: str) -> str:
     if name in names():
         return (directory() / f"{name}.yaml").read_text(encoding="utf-8")
     if name not in CLOSEST:
-        known = [*names(), *CLOSEST]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no starter for {name!r}\n    {hint}there are: {', '.join(sorted(known))}")
+        raise UsageError(f"no starter for {name!r}\n    {_suggestion(name, [*names(), *CLOSEST])}")
     other = CLOSEST[name]
     lines = (directory() / f"{other}.yaml").read_text(encoding="utf-8").splitlines()
     body = "\n".join(line for line in lines if not line.startswith("#")).strip()
     body = body.replace(f"name: {other}", f"name: {name}", 1).replace(f"dataset: {other}", f"dataset: {name}", 1)
     return f"# {name}: adapted from the starter {other}, not tuned.\n{body}\n"
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return (f"did you mean {close[0]}? " if close else "") + f"there are: {', '.join(sorted(known))}"

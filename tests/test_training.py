@@ -8,7 +8,8 @@ import torch
 from mlpcli.model import build_mlp
 from mlpcli.objective import Metrics, make_loss
 from mlpcli.optim import lr_factor, make_optimizer
-from mlpcli.training import CHECK_EVERY, Batches, NonFinite, Plateau, Progress, Trainer
+from mlpcli.progress import Plateau, Progress
+from mlpcli.training import CHECK_EVERY, Batches, NonFinite, Trainer
 
 OPTIMIZERS = {
     "gd": {"lr": 0.1},

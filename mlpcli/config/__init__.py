@@ -9,6 +9,7 @@ from mlpcli.config.files import read_text
 from mlpcli.config.overrides import Override, apply_overrides, parse_overrides
 from mlpcli.config.plain import changed_keys, dump_config, node_of, to_plain
 from mlpcli.config.problems import in_order, validated
+from mlpcli.config.rules import resolve
 from mlpcli.config.schema import (
     Config,
     DataSection,
@@ -17,7 +18,6 @@ from mlpcli.config.schema import (
     OptimizerSection,
     SchedulerSection,
     Training,
-    resolve,
 )
 from mlpcli.config.text import Finding, Span, Text
 from mlpcli.config.yaml_source import FatalError, Node, parse_yaml

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlpcli.config.expected import FEW, Schema, SchemaTree, closest, listed
-from mlpcli.config.schema import Config, conflicts
+from mlpcli.config.rules import conflicts
+from mlpcli.config.schema import Config
 from mlpcli.config.text import Finding, Path, Span, dotted
 from mlpcli.config.yaml_source import Node
 from mlpcli.errors import ConfigError, Problem

@@ -1,0 +1,118 @@
+"""What spans the sections of a config: defaults that depend on another key, and keys that do not go together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlpcli.config.schema import FULL_BATCH, TASK_METRICS, TOP5_CLASSES, Config, CrossEntropy, MeanSquaredError
+
+
+def resolve(config: Config) -> Config:
+    """The same config with every default that depends on another key filled in."""
+    data, model, training = config.data, config.model, config.training
+    monitor = training.monitor or ("validation.loss" if data.validation else "train.loss")
+    stopping = training.early_stopping
+    if stopping is not None:
+        stopping = stopping.model_copy(update={"monitor": stopping.monitor or monitor})
+    batch_size = training.batch_size
+    if batch_size is None and config.optimizer.name not in FULL_BATCH:
+        batch_size = 64
+    loss = config.loss
+    if loss is None:
+        classes = data.facts.task == "classification"
+        loss = CrossEntropy(name="cross_entropy") if classes else MeanSquaredError(name="mse")
+    return config.model_copy(
+        update={
+            "name": config.name or data.dataset,
+            "loss": loss,
+            "model": model.model_copy(update={"depth": len(model.widths) + 1}),
+            "training": training.model_copy(
+                update={"monitor": monitor, "early_stopping": stopping, "batch_size": batch_size}
+            ),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two keys, each valid by itself, that do not go together.
+
+    Attributes:
+        path: the key at which it is reported.
+        involves: the sections that it was read from.
+        message, hint: what is wrong, and what to do.
+    """
+
+    path: tuple[str, ...]
+    involves: tuple[str, ...]
+    message: str
+    hint: str
+
+
+def conflicts(config: Config) -> Iterator[Conflict]:
+    """The rules that span sections; each problem once."""
+    facts, training, optimizer = config.data.facts, config.training, config.optimizer
+    if config.loss is not None and config.loss.name == "cross_entropy" and facts.task == "regression":
+        yield Conflict(
+            ("loss",),
+            ("data", "loss"),
+            f"cross_entropy needs classes, but {config.data.dataset} is a regression task",
+            "use mse, mae or huber",
+        )
+    monitors: list[tuple[tuple[str, ...], str | None]] = [(("training", "monitor"), training.monitor)]
+    if training.early_stopping is not None:
+        monitors.append((("training", "early_stopping", "monitor"), training.early_stopping.monitor))
+    for path, monitor in monitors:
+        if monitor is None:
+            continue
+        split, metric = monitor.split(".")
+        if split == "validation" and config.data.validation == 0:
+            yield Conflict(
+                path,
+                ("data", "training"),
+                f"{monitor} needs a validation split, but data.validation is 0",
+                f"set data.validation: 0.1, or monitor train.{'loss' if metric == 'top5_accuracy' else metric}",
+            )
+        metrics = TASK_METRICS[facts.task]
+        if metric not in metrics:
+            yield Conflict(
+                path,
+                ("data", "training"),
+                f"{metric} is not measured for {facts.task}",
+                f"{facts.task} has {', '.join(metrics)}",
+            )
+        elif metric == "top5_accuracy" and facts.outputs < TOP5_CLASSES:
+            yield Conflict(
+                path,
+                ("data", "training"),
+                f"top5_accuracy says nothing with {facts.outputs} classes",
+                "monitor accuracy",
+            )
+    if optimizer.name in FULL_BATCH and config.model.normalization == "batch" and training.batch_size is not None:
+        yield Conflict(
+            ("training", "batch_size"),
+            ("model", "optimizer", "training"),
+            "batch normalization depends on the other samples of a chunk, so chunks of "
+            f"{training.batch_size} would not give {optimizer.name} the exact gradient",
+            "leave training.batch_size out, or use normalization: layer",
+        )
+    if optimizer.name == "lbfgs" and config.model.dropout > 0:
+        yield Conflict(
+            ("model", "dropout"),
+            ("model", "optimizer"),
+            "lbfgs compares values of one objective, but dropout changes it with every evaluation",
+            "set model.dropout: 0, or use another optimizer",
+        )
+    if optimizer.name == "lbfgs" and training.clip_grad_norm is not None:
+        yield Conflict(
+            ("training", "clip_grad_norm"),
+            ("optimizer", "training"),
+            "lbfgs learns the curvature from exact gradients, and a clipped gradient would mislead it",
+            "leave training.clip_grad_norm out, or use another optimizer",
+        )
+    if training.batch_size == 1 and config.model.normalization == "batch":
+        yield Conflict(
+            ("training", "batch_size"),
+            ("model", "training"),
+            "batch normalization needs at least 2 samples in a batch",
+            "use a larger training.batch_size, or normalization: layer",
+        )

@@ -1,0 +1,162 @@
+"""A model with all that is needed to use it: its data's description and scaling, its loss and its device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mlpcli import checkpoints
+from mlpcli.config import Config, changed_keys, config_from_plain
+from mlpcli.config.schema import TOP5_CLASSES
+from mlpcli.data import Description, Preprocessing, Split, TargetScale
+from mlpcli.errors import CheckpointError, DeviceError, UsageError
+from mlpcli.evaluation import Evaluation, evaluate
+from mlpcli.model import build_mlp
+from mlpcli.objective import Loss, Metrics, make_loss
+from mlpcli.runs import BEST, LAST, require_run
+from mlpcli.seeds import stream_seed
+
+PLACES = ("training.device", "data.root", "data.download")
+"""Keys that say where things are: a trained model is the same with other values."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+"""Type of the parameters and inputs for each `training.precision`."""
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine.
+
+    Raises:
+        DeviceError: the device is absent.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if not name.startswith("cuda"):
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        found = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count)) or "none"
+        raise DeviceError(
+            f"training.device: {name} is not on this machine; CUDA devices here: {found}\n"
+            "    use training.device=auto or training.device=cpu"
+        )
+    return torch.device("cuda", index)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model with all that is needed to measure it: what a checkpoint holds besides the training's state."""
+
+    model: nn.Sequential
+    loss: Loss
+    preprocessing: Preprocessing
+    target_scale: TargetScale | None
+    description: Description
+    device: torch.device
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of inputs and parameters."""
+        return DTYPES[self.precision]
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Stored inputs as the model sees them."""
+        return self.preprocessing(inputs, self.dtype)
+
+    def targets(self, split: Split) -> Tensor:
+        """Class indices, or standardised real numbers, on the device."""
+        if self.target_scale is None:
+            return split.targets.to(self.device)
+        return self.target_scale.standardize(split.targets).to(self.device, self.dtype)
+
+    def metrics(self, split: Split, *, top5: bool) -> Metrics:
+        """Fresh sums for that split."""
+        if self.target_scale is None:
+            with_top5 = top5 and self.description.outputs >= TOP5_CLASSES
+            return Metrics(regression=False, device=self.device, top5=with_top5)
+        standard = self.target_scale.standardize(split.targets)
+        deviation = (standard - standard.mean(0)).square().sum(0)
+        return Metrics(regression=True, device=self.device, scale=self.target_scale.std, deviation=deviation)
+
+    def measure(self, split: Split, *, confusion: bool = False) -> Evaluation:
+        """Every metric of the model on a split."""
+        return evaluate(
+            self.model,
+            self.loss,
+            split.inputs.to(self.device),
+            self.targets(split),
+            self.prepare,
+            self.metrics(split, top5=True),
+            confusion=confusion,
+            bfloat16=self.precision == "bfloat16",
+        )
+
+
+def build_network(
+    config: Config, preprocessing: Preprocessing, target_scale: TargetScale | None, description: Description
+) -> Network:
+    """The untrained network of a config on its device, with weights from the `init` stream."""
+    device = pick_device(config.training.device)
+    section = config.model
+    model = build_mlp(
+        description.features,
+        description.outputs,
+        depth=section.depth or len(section.widths) + 1,
+        width=section.widths,
+        activation=section.activation,
+        dropout=section.dropout,
+        normalization=section.normalization,
+        bias=section.bias,
+        init=section.init,
+        seed=stream_seed(config.seed, "init"),
+    )
+    assert config.loss is not None, "a resolved config has a loss"
+    return Network(
+        model=model.to(device, DTYPES[config.training.precision]),
+        loss=make_loss(**config.loss.model_dump()),
+        preprocessing=preprocessing,
+        target_scale=target_scale,
+        description=description,
+        device=device,
+        precision=config.training.precision,
+    )
+
+
+def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tuple[Config, Network, Path]:
+    """The trained network of a run directory or a checkpoint file.
+
+    Args:
+        target: a run directory or a checkpoint file.
+        which: `best` or `last`, for a run directory.
+        overrides: KEY=VALUE for keys that do not change the network: the device, and where the data is.
+
+    Raises:
+        RunError, CheckpointError: it is neither, or cannot be read.
+    """
+    path = target
+    if target.is_dir():
+        require_run(target)
+        path = target / (BEST if which == "best" else LAST)
+        if which == "best" and not path.exists() and (target / LAST).exists():
+            raise CheckpointError(f"no epoch of {target} is finished, so it has no best checkpoint yet")
+    elif not target.exists():
+        require_run(target)
+    state = checkpoints.load(path)
+    before = config_from_plain(state["config"])
+    config = config_from_plain(state["config"], overrides)
+    refused = [key for key in changed_keys(before, config) if key not in PLACES]
+    if refused:
+        raise UsageError(f"{', '.join(refused)} cannot change here: the checkpoint was trained with another value")
+    scale = state["data"]["target_scale"]
+    network = build_network(
+        config,
+        Preprocessing.from_state(state["data"]["preprocessing"]),
+        None if scale is None else TargetScale.from_state(scale),
+        Description.from_plain(state["data"]["description"]),
+    )
+    network.model.load_state_dict(state["model"])
+    return config, network, path

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +16,32 @@ from mlpcli.runs import write_whole
 FORMAT = 1
 
 
-def save(state: Mapping[str, Any], path: Path, also: Path | None = None) -> None:
-    """Write `state` to `path`, and to `also` just before; each is the old or the new one, whole, at any instant.
+def save(state: Mapping[str, Any], *paths: Path) -> None:
+    """Write `state` to each path in turn; each is the old or the new one, whole, at any instant.
+
+    Two paths get a copy each, not two names of one file: what damages the one must not damage the other.
 
     Raises:
         StorageError: it could not be written; the earlier checkpoint is intact.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, buffer)
-    write_whole(path, buffer.getvalue(), also)
+    torch.save(_canonical({"format": FORMAT, **state}), buffer)
+    for path in paths:
+        write_whole(path, buffer.getvalue())
+
+
+def _canonical(value: Any) -> Any:
+    """Equal states become equal bytes: pickle tells equal texts that are two objects from one, and torch saves
+    the whole storage that a tensor is a view of."""
+    if isinstance(value, Mapping):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_canonical(item) for item in value)
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() != value.nbytes:
+        return value.clone()
+    return value
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -37,6 +55,10 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
         with zipfile.ZipFile(path) as archive:
+            # torch stores records as they are; one that is marked as a directory it would not read, but leave to
+            # whatever the memory held
+            if any(record.compress_type or record.external_attr for record in archive.infolist()):
+                raise zipfile.BadZipFile("its records are not stored as torch stores them")
             damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: the record {damaged} has a wrong checksum")

@@ -1,8 +1,10 @@
 """The verbs: parse, call, print, exit code. torch is imported only inside a command that needs it."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,6 +92,24 @@ def train(
     console.exit_on_sigterm()
     console.set_up_logging(quiet, verbose)
     training = experiment.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
+    with closing(training.run):
+        summary = _fit(training, quiet)
+    if as_json:
+        _print_json({"run": str(training.run.path), **summary})
+        return
+    typer.echo(training.run.path)
+    best = summary["best"]
+    typer.echo(f"test {console.format_metrics(summary['test'])}")
+    typer.echo(
+        f"epoch {best['epoch']} of {summary['epochs']} was best by {best['monitor']}; "
+        f"{summary['train_seconds']:.1f} s of training, {summary['samples_per_second'] or 0:,.0f} samples/s"
+    )
+
+
+def _fit(training: Any, quiet: bool) -> dict[str, Any]:
+    """Train to the end, or to the first signal, and show it; what summary.json holds."""
+    from mlpcli import console
+
     console.log_to(training.run.path / "train.log")
     console.log.info("%s", _opening(training))
     display = console.Display(training.trainer, quiet)
@@ -108,17 +128,8 @@ def train(
         raise
     finally:
         display.close()
-    summary = training.finish()
-    if as_json:
-        _print_json({"run": str(training.run.path), **summary})
-        return
-    typer.echo(training.run.path)
-    best = summary["best"]
-    typer.echo(f"test {console.format_metrics(summary['test'])}")
-    typer.echo(
-        f"epoch {best['epoch']} of {summary['epochs']} was best by {best['monitor']}; "
-        f"{summary['train_seconds']:.1f} s of training, {summary['samples_per_second'] or 0:,.0f} samples/s"
-    )
+    summary: dict[str, Any] = training.finish()
+    return summary
 
 
 def _load(config: str, overrides: Sequence[str] | None) -> Any:
@@ -277,9 +288,9 @@ def init(
     from mlpcli.config import config_schema
     from mlpcli.runs import storage, to_json
 
-    file = path / "config.yaml" if path.is_dir() else path
+    file = path / "config.yaml" if os.path.isdir(path) else path
     text = starters.adapted(dataset)
-    if file.exists() and not force:
+    if os.path.lexists(file) and not force:
         raise UsageError(f"{file} already exists\n    choose another name, or overwrite it with --force")
     schema = file.with_name("mlpcli.schema.json")
     with storage(file):

@@ -45,6 +45,8 @@ def set_up_logging(quiet: bool, verbose: bool) -> None:
     handler = StderrHandler()
     handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     handler.setFormatter(_Formatter())
+    for earlier in log.handlers:
+        earlier.close()
     log.handlers = [handler]
     log.setLevel(logging.DEBUG)
     log.propagate = False

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -177,11 +178,13 @@ class Experiment:
             },
             **self.trainer.state_dict(),
         }
-        checkpoints.save(state, self.run.last, also=self.run.best if is_best else None)
+        # best first: a run killed between the two repeats the epoch, and writes the same best.pt again
+        checkpoints.save(state, *([self.run.best] if is_best else []), self.run.last)
 
     def finish(self) -> dict[str, Any]:
         """Measure the best epoch's model on the test split, the only use of it, and write summary.json."""
         lines = self.run.keep_metrics(self.trainer.epoch)
+        last = lines[-1] if lines else {}
         self.network.model.load_state_dict(checkpoints.load(self.run.best)["model"])
         test = self.network.measure(self.dataset.test).metrics
         seconds = sum(float(line["seconds"]) for line in lines)
@@ -192,13 +195,13 @@ class Experiment:
             "epochs": self.trainer.epoch,
             "steps": self.trainer.step,
             "best": {"epoch": best.epoch, "monitor": self.trainer.monitor, "value": best.best},
-            "train": lines[-1]["train"],
-            "validation": lines[-1].get("validation", {}),
+            "train": last.get("train", {}),
+            "validation": last.get("validation", {}),
             "test": test,
             "parameters": sum(p.numel() for p in self.network.model.parameters()),
             "train_seconds": round(seconds, 6),
             "wall_seconds": round(time.monotonic() - self.started, 3),
-            "samples_per_second": round(self.trainer.samples_done / seconds, 1) if seconds else None,
+            "samples_per_second": round(len(lines) * len(self.trainer.batches) / seconds, 1) if seconds else None,
         }
         self.run.write(SUMMARY, summary)
         return summary
@@ -230,8 +233,18 @@ def start(config: Config, output: Path | None) -> Experiment:
     surroundings = environment(network.device, config.seed, network.description.fingerprint)
     run = Run.create(output, config.name, dump_config(config), surroundings)
     experiment = Experiment(config, dataset, network, trainer, run)
-    experiment.save()
+    with _closed_on_error(run):
+        experiment.save()
     return experiment
+
+
+@contextmanager
+def _closed_on_error(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        run.close()
+        raise
 
 
 def resume(path: Path, overrides: Sequence[str]) -> Experiment:
@@ -243,6 +256,12 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
         DataError: the data is not what the run was trained on.
     """
     run = Run.open(path)
+    with _closed_on_error(run):
+        return _resumed(run, overrides)
+
+
+def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
+    path = run.path
     config = load_config(path / CONFIG, overrides)
     state = _last_readable(run)
     if state is not None:
@@ -261,7 +280,6 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
     if state is None:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)
         run.keep_metrics(0)
-        experiment.save()
     else:
         fingerprint = state["data"]["description"]["fingerprint"]
         if fingerprint != dataset.description.fingerprint:
@@ -269,11 +287,12 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
                 f"the data is not what {path} was trained on: fingerprint {dataset.description.fingerprint}, "
                 f"expected {fingerprint}\n    restore the files, or start a new run"
             )
-        trainer.load_state_dict(state)
+        _load(trainer, state, before, config)
         lines = run.keep_metrics(trainer.epoch)
         missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
         if missing:
             log.warning("metrics.jsonl lacks epochs %s; the training itself is complete", missing)
+    experiment.save()  # last.pt may be absent or damaged, and the config may have changed
     if not trainer.finished:
         (path / SUMMARY).unlink(missing_ok=True)
     surroundings = read_json(path / ENVIRONMENT)
@@ -283,6 +302,19 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
     run.write(ENVIRONMENT, surroundings)
     run.write(CONFIG, dump_config(config))
     return experiment
+
+
+def _load(trainer: Trainer, state: dict[str, Any], before: Config, config: Config) -> None:
+    """Load the state, except for what a change of early stopping leaves without meaning."""
+    old, new = before.training.early_stopping, config.training.early_stopping
+    if old is not None and new is not None and (old.monitor, old.mode) != (new.monitor, new.mode):
+        state["early_stopping"] = None
+    trainer.load_state_dict(state)
+    if trainer.early_stopping is None:
+        trainer.stopped_early = False
+    else:
+        _, progress, patience = trainer.early_stopping
+        trainer.stopped_early = progress.stale >= patience
 
 
 def _may_change(key: str) -> bool:

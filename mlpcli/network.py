@@ -1,5 +1,6 @@
 """A model with all that is needed to use it: its data's description and scaling, its loss and its device."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,12 +139,12 @@ def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tupl
         RunError, CheckpointError: it is neither, or cannot be read.
     """
     path = target
-    if target.is_dir():
+    if os.path.isdir(target):
         require_run(target)
         path = target / (BEST if which == "best" else LAST)
         if which == "best" and not path.exists() and (target / LAST).exists():
             raise CheckpointError(f"no epoch of {target} is finished, so it has no best checkpoint yet")
-    elif not target.exists():
+    elif not os.path.exists(target):
         require_run(target)
     state = checkpoints.load(path)
     before = config_from_plain(state["config"])

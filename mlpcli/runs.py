@@ -37,19 +37,15 @@ def storage(path: Path) -> Iterator[None]:
             errno.EACCES: "permission denied; choose another place or change its permissions",
             errno.EPERM: "permission denied; choose another place or change its permissions",
             errno.ENOTDIR: "a part of this path is a file, not a directory",
+            errno.EEXIST: "a part of this path is a file, not a directory",
             errno.ENAMETOOLONG: "the name is too long",
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def write_whole(path: Path, content: bytes, also: Path | None = None) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at any instant it is the old one or the new one, whole, on the disk.
-
-    Args:
-        path: the file.
-        content: all of it.
-        also: a second name for the same content, replaced before `path` is.
 
     Raises:
         StorageError: it could not be written; `path` is as before.
@@ -61,26 +57,14 @@ def write_whole(path: Path, content: bytes, also: Path | None = None) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if also is not None:
-                _replace_by_link(temporary, also)
             temporary.replace(path)
-            _sync_directory(path.parent)
+            _sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def _replace_by_link(source: Path, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, temporary)
-    temporary.replace(path)
-
-
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -124,8 +108,9 @@ class Run:
             parent.mkdir(parents=True, exist_ok=True)
             building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
             try:
-                building.chmod(0o777 & ~_umask())
-                (building / "checkpoints").mkdir()
+                checkpoints = building / "checkpoints"
+                checkpoints.mkdir()
+                building.chmod(checkpoints.stat().st_mode & 0o777)  # mkdtemp makes it private
                 (building / CONFIG).write_text(config, encoding="utf-8")
                 (building / ENVIRONMENT).write_bytes(to_json(environment))
                 lock = _lock(building)
@@ -180,12 +165,6 @@ class Run:
         """Write a whole text or JSON file of the run."""
         content = value.encode() if isinstance(value, str) else to_json(value)
         write_whole(self.path / name, content)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _is_taken(path: Path) -> bool:
@@ -244,8 +223,10 @@ def is_being_trained(path: Path) -> bool:
 
 def require_run(path: Path) -> None:
     """Raises RunError unless `path` is a run directory."""
-    if not path.exists():
-        siblings = sorted(p.name for p in path.parent.iterdir() if is_run(p)) if path.parent.is_dir() else []
+    if not os.path.exists(path):  # unlike Path.exists, no error for a name that no file can have
+        siblings: list[str] = []
+        with suppress(OSError):
+            siblings = sorted(sibling.name for sibling in path.parent.iterdir() if is_run(sibling))
         known = f"\n    runs in {path.parent}: {', '.join(siblings[:20])}" if siblings else ""
         raise RunError(f"there is no run directory {path}{known}")
     if not is_run(path):
@@ -254,14 +235,14 @@ def require_run(path: Path) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether `path` looks like a run directory."""
-    return (path / CONFIG).is_file() and not path.name.startswith(".")
+    return os.path.isfile(path / CONFIG) and not path.name.startswith(".")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The epochs in a run's metrics.jsonl, up to the first line that is not whole."""
     lines: list[dict[str, Any]] = []
     with suppress(FileNotFoundError, ValueError):
-        for line in (path / METRICS).read_text(encoding="utf-8").splitlines():
+        for line in (path / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 break
@@ -282,11 +263,14 @@ def list_runs(directory: Path) -> list[dict[str, Any]]:
     """What is known of each run in `directory`, in the order in which they were started.
 
     Raises:
-        RunError: there is no such directory.
+        RunError: there is no such directory, or it cannot be read.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise RunError(f"there is no directory {directory}\n    mlpcli train makes runs/ where it is started")
-    paths = [directory] if is_run(directory) else [path for path in directory.iterdir() if is_run(path)]
+    try:
+        paths = [directory] if is_run(directory) else [path for path in directory.iterdir() if is_run(path)]
+    except OSError as error:
+        raise RunError(f"cannot read {directory}: {error.strerror or error}") from error
     return sorted((describe(path) for path in paths), key=lambda run: (run["started"], run["path"]))
 
 

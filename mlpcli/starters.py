@@ -1,6 +1,7 @@
 """The starter configs that travel inside the package. No torch."""
 
 import difflib
+import os
 from pathlib import Path
 
 from mlpcli.errors import UsageError
@@ -41,14 +42,17 @@ def summary(name: str) -> str:
 def find(config: str) -> Path:
     """The file that CONFIG means: a path, or a starter's name where no such file exists.
 
+    A directory of that name, such as a run's, hides no starter.
+
     Raises:
         UsageError: it looks like a name, but there is neither such a file nor such a starter.
     """
     path = Path(config)
-    if path.exists() or path.suffix in (".yaml", ".yml") or path.name != config:
-        return path
-    if config in names():
+    exists = os.path.exists(path)  # unlike Path.exists, no error for a name that no file can have
+    if config in names() and (os.path.isdir(path) or not exists):
         return directory() / f"{config}.yaml"
+    if exists or path.suffix in (".yaml", ".yml") or path.name != config:
+        return path
     raise UsageError(f"there is no file and no starter config {config!r}\n    {_suggestion(config, names())}")
 
 

@@ -91,8 +91,10 @@ def validated(root: Node, findings: Sequence[Finding] = ()) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
+        explainer = _Explainer(root)
         errors = error.errors(include_url=False, include_input=False)
-        found += _Explainer(root).findings(errors)
+        errors += explainer.beside_wrong_tags(values, errors)
+        found += explainer.findings(errors)
         assert found, "each error is explained, or stands beneath a value that was reported before"
         # Each section that has an error gives way to its defaults, so that the others can be compared.
         broken |= {str(details["loc"][0]) for details in errors} | ({"data"} - values.keys())
@@ -171,6 +173,29 @@ class _Explainer:
         # A list with a wrong item is also no int, which nobody needs to know.
         outer = {path[:length] for path in found for length in range(len(path))}
         return [finding for path, finding in found.items() if path not in outer]
+
+    def beside_wrong_tags(self, values: dict[str, Any], errors: Sequence[Any]) -> list[Any]:
+        """Errors of the other keys of each section whose tag is wrong, at which pydantic gives up.
+
+        They are those under the tag that was probably meant: the closest, or the one that has most of the keys.
+        """
+        more: list[Any] = []
+        for name in (error["loc"][0] for error in errors if error["type"].startswith("union_tag")):
+            section = values[name]
+            union = self.tree.tagged(self.union_at((name,)))
+            if union is None or not isinstance(section, dict):
+                continue
+            tag_key, variants = union["discriminator"]["propertyName"], self.tree.variants(union)
+            meant = closest(str(section.get(tag_key)), list(variants))
+            meant = meant or max(
+                variants, key=lambda tag: len(section.keys() & variants[tag]["properties"].keys())
+            )
+            try:
+                Config.model_validate({"data": {"dataset": "digits"}} | {name: section | {tag_key: meant}})
+            except ValidationError as error:
+                found = error.errors(include_url=False, include_input=False)
+                more += [e for e in found if e["type"] not in ("extra_forbidden", "missing", "conflict")]
+        return more
 
     def explain(self, error: Any) -> Iterator[tuple[Path, Finding]]:
         kind, loc, context = error["type"], error["loc"], error.get("ctx", {})

@@ -1,0 +1,65 @@
+"""Runs the command line inside the test's own process: importing torch anew would take 2 s a command."""
+
+import contextlib
+import io
+import json
+import logging
+import signal
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from mlpcli.cli import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document that is all of stdout."""
+        return json.loads(self.out)
+
+
+class Stream(io.StringIO):
+    """A standard stream, on a terminal or not."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def mlpcli(*arguments: str | PathLike[str], terminal: bool = False) -> Done:
+    """`mlpcli ARGUMENTS`, with stderr on a terminal or not."""
+    out, err = Stream(False), Stream(terminal)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main([str(argument) for argument in arguments])
+        code: Any = 0
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        log = logging.getLogger("mlpcli")
+        for each in log.handlers:
+            each.close()
+        log.handlers = []
+    assert isinstance(code, int), code
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def succeeds(*arguments: str | PathLike[str], terminal: bool = False) -> Done:
+    """`mlpcli ARGUMENTS`, which must exit with 0."""
+    done = mlpcli(*arguments, terminal=terminal)
+    assert done.code == 0, done
+    return done

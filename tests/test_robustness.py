@@ -1,0 +1,221 @@
+"""Runs that are killed, interrupted, starved of disk, damaged or shared: nothing is lost, and all is said."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlpcli.cli import main
+from mlpcli.runs import Run
+
+MLPCLI = [sys.executable, "-m", "mlpcli"]
+SLOW = ["digits", "training.epochs=100000", "scheduler=constant", "training.device=cpu"]
+
+
+def cli(*arguments: object) -> int:
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def without_times(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line | {"seconds": 0} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("checkpoints/last.pt", "checkpoints/best.pt", "config.yaml"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert without_times(one) == without_times(other)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+    for summary in summaries:
+        for key in ("train_seconds", "wall_seconds", "samples_per_second"):
+            del summary[key]
+    assert summaries[0] == summaries[1]
+    assert not [path for path in (*one.rglob(".*"), *other.rglob(".*"))], "temporary files are left"
+
+
+def test_killed_at_30_random_instants_it_always_resumes_to_the_same_bytes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("storm.py")), str(tmp_path), "31", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    kills, runs = map(int, done.stdout.split())
+    assert kills == 30
+    for index in range(runs):
+        stormy = tmp_path / f"stormy-{index}"
+        for leftover in stormy.rglob(".*.tmp"):  # of a write that was killed; the next write takes its place
+            leftover.unlink()
+        assert_same_run(tmp_path / "reference", stormy)
+
+
+def interrupt(run: Path, *numbers: int) -> tuple[int, str]:
+    """Train until some epochs are done, send the signals, and return the exit code and stderr."""
+    process = subprocess.Popen(
+        [*MLPCLI, "train", *SLOW, "-o", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("epoch 3/"):
+            break
+    for number in numbers:
+        process.send_signal(number)
+    rest = process.communicate(timeout=60)[1]
+    return process.returncode, "".join(seen) + rest
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, number, code, capsys):
+    run = tmp_path / "run"
+    returned, stderr = interrupt(run, number)
+    assert returned == code
+    assert "Traceback" not in stderr
+    assert f"continue with: mlpcli train --resume {run}" in stderr
+    assert "interrupted" in (run / "train.log").read_text()
+    position = torch.load(run / "checkpoints/last.pt", weights_only=True)["position"]
+    epochs = position["epoch"] + 2
+    assert cli("train", "--resume", run, f"training.epochs={epochs}", "-q") == 0
+    whole = tmp_path / "whole"
+    assert cli("train", *SLOW, f"training.epochs={epochs}", "-o", whole, "-q") == 0
+    assert_same_run(whole, run)
+
+
+def test_interrupted_inside_an_epoch_and_resumed_is_uninterrupted(tmp_path, monkeypatch):
+    config = ["digits", "training.epochs=3", "training.device=cpu", "model.dropout=0.5"]
+    assert cli("train", *config, "-o", "whole", "-q") == 0
+    steps = 0
+    step = torch.optim.SGD.step
+
+    def and_then_ctrl_c(self, *arguments):
+        nonlocal steps
+        steps += 1
+        if steps in (5, 30, 42):  # in the first epoch, in the second, and at the last step of the second
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", and_then_ctrl_c)
+    assert threading.current_thread() is threading.main_thread()
+    assert cli("train", *config, "-o", "parts", "-q") == 130
+    assert torch.load("parts/checkpoints/last.pt", weights_only=True)["position"]["step"] == 5
+    assert cli("train", "--resume", "parts", "-q") == 130
+    assert cli("train", "--resume", "parts", "-q") == 130
+    assert cli("train", "--resume", "parts", "-q") == 0
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_a_second_ctrl_c_quits_at_once(tmp_path):
+    from mlpcli.console import Signals
+
+    with pytest.raises(KeyboardInterrupt), Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_full_disk_is_said_and_the_earlier_checkpoint_is_intact(tmp_path):
+    config = ["digits", "training.epochs=4", "training.device=cpu"]
+    assert cli("train", *config, "-o", "whole", "-q") == 0
+    assert cli("train", *config, "training.epochs=2", "scheduler=constant", "-o", "run", "-q") == 0
+    before = Path("run/checkpoints/last.pt").read_bytes()
+
+    def no_space() -> None:  # the kernel refuses files of over 100 kB, as a full disk would
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(
+        [*MLPCLI, "train", "--resume", "run", "training.epochs=4"],
+        capture_output=True,
+        text=True,
+        preexec_fn=no_space,
+    )
+    assert done.returncode == 1
+    assert "error: cannot write run/checkpoints/last.pt" in done.stderr and "Traceback" not in done.stderr
+    assert Path("run/checkpoints/last.pt").read_bytes() == before
+    assert [path.name for path in Path("run/checkpoints").iterdir() if path.name.startswith(".")] == []
+    assert cli("train", "--resume", "run", "training.epochs=4", "-q") == 0
+    assert len(without_times(Path("run"))) == 4
+
+
+def test_a_place_that_cannot_be_written_is_said_before_training(capsys):
+    Path("file").write_text("")
+    assert cli("train", "iris", "-o", "file/run", "-q") == 1
+    assert "cannot write file/run" in capsys.readouterr().err
+
+
+def test_the_second_process_on_a_run_is_refused(capsys):
+    assert cli("train", "iris", "training.epochs=2", "-q") == 0
+    capsys.readouterr()
+    first = Run.open(Path("runs/iris"))
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3") == 2
+    assert "another process is training in runs/iris" in capsys.readouterr().err
+    assert cli("runs", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["status"] == "running"
+    first.close()
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3", "-q") == 0
+
+
+def test_a_truncated_last_checkpoint_falls_back_to_the_best(capsys):
+    config = ["iris", "training.epochs=8", "scheduler=constant", "training.device=cpu"]
+    assert cli("train", *config, "-o", "whole", "-q") == 0
+    assert cli("train", *config, "-o", "run", "-q") == 0
+    last = Path("run/checkpoints/last.pt")
+    last.write_bytes(last.read_bytes()[:-100])
+    Path("run/summary.json").unlink()
+    capsys.readouterr()
+    assert cli("train", "--resume", "run", "-q") == 0
+    stderr = capsys.readouterr().err
+    assert "warning: run/checkpoints/last.pt is damaged" in stderr and "continuing from" in stderr
+    assert_same_run(Path("whole"), Path("run"))
+
+
+def test_a_run_without_any_readable_checkpoint_says_so(capsys):
+    assert cli("train", "iris", "training.epochs=2", "-q") == 0
+    for name in ("last", "best"):
+        Path(f"runs/iris/checkpoints/{name}.pt").write_bytes(b"PK but no zip")
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3") == 2
+    assert "best.pt is damaged, or not a checkpoint" in capsys.readouterr().err
+    for name in ("last", "best"):
+        Path(f"runs/iris/checkpoints/{name}.pt").unlink()
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3") == 2
+    assert "both checkpoints/last.pt and checkpoints/best.pt are missing" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_before_the_code_runs(capsys):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (Path("owned"),)
+
+    assert cli("train", "iris", "training.epochs=2", "-q") == 0
+    torch.save({"model": Evil(), "config": {}}, "runs/iris/checkpoints/last.pt")
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3") == 2
+    assert "is refused: it holds more than tensors" in capsys.readouterr().err
+    assert not Path("owned").exists()
+
+
+def test_data_that_changed_is_refused_on_resume(capsys, monkeypatch):
+    assert cli("train", "iris", "training.epochs=2", "-q") == 0
+    from mlpcli import data
+    from mlpcli.data import embedded
+
+    read = embedded.read
+
+    def changed(name):
+        source = read(name)
+        source.train.inputs[0, 0] += 1
+        return source
+
+    monkeypatch.setattr(data.embedded if hasattr(data, "embedded") else embedded, "read", changed)
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3") == 2
+    assert "the data is not what runs/iris was trained on" in capsys.readouterr().err

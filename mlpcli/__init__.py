@@ -1,5 +1,3 @@
 """mlpcli trains multi-layer perceptrons from a YAML file."""
 
-from importlib.metadata import version
-
-__version__ = version("mlpcli")
+__version__ = "0.1.0"

@@ -4,7 +4,8 @@ import io
 import pickle
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is refused: it holds more than tensors and plain values, and loading it could run code\n"
             f"    {_first_line(error)}"
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle lets torch's reader fail in any way
         raise CheckpointError(f"{path} is damaged, or not a checkpoint: {_first_line(error)}") from error
     if not isinstance(state, dict) or "model" not in state or "config" not in state:
         raise CheckpointError(
@@ -80,6 +83,16 @@ def load(path: Path) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {state.get('format')}; this version reads format {FORMAT}")
     return state
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """Turns what a state that was read from `path` lacks, or holds in another shape, into a CheckpointError."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else _first_line(error)
+        raise CheckpointError(f"{path} does not hold what its config asks for: {reason}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from importlib.metadata import version as package_version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mlpcli import __version__
 from mlpcli.errors import ConfigError, GateMissed, Interrupted, MlpcliError, UsageError
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ ConfigArgument = Annotated[
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 @app.command()
@@ -205,7 +206,10 @@ def evaluate(
     metrics = result["metrics"]
     for name, _, _ in gates:
         _one_of("a gate's metric", name, tuple(metrics))
-    typer.echo(json.dumps(result, indent=2) if as_json else tables.evaluation(result))
+    if as_json:
+        _print_json(result)
+    else:
+        typer.echo(tables.evaluation(result))
     missed = [
         f"{name} is {metrics[name]:.6g}, {'under' if at_least else 'over'} the gate {value:g}"
         for name, value, at_least in gates
@@ -347,7 +351,7 @@ def info(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) 
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"mlpcli {package_version('mlpcli')}")
+        typer.echo(f"mlpcli {__version__}")
         raise typer.Exit
 
 
@@ -362,11 +366,18 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the promised code; a user's mistake never shows a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # for terminals and pipes that are not UTF-8
     try:
         app(arguments)
     except MlpcliError as error:
         typer.echo(_message(error), err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # of stdout, for one: wherever a file is opened, its errors are known
+        where = f"{error.filename}: " if error.filename is not None else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

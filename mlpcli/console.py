@@ -67,7 +67,7 @@ def log_to(path: Path) -> None:
         StorageError: it cannot be opened.
     """
     try:
-        handler = LogFileHandler(path, encoding="utf-8")
+        handler = LogFileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     handler.setLevel(logging.INFO)

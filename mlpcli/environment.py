@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 
+from mlpcli import __version__
+
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    packages = ("mlpcli", "torch", "torchvision", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    packages = ("torch", "torchvision", "numpy", "scikit-learn")
+    return {"mlpcli": __version__, "python": platform.python_version()} | {
+        name: version(name) for name in packages
+    }
 
 
 def environment(device: torch.device, seed: int, data_fingerprint: str) -> dict[str, Any]:

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mlpcli import checkpoints, data
+from mlpcli import __version__, checkpoints, data
 from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config, to_plain
 from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
@@ -167,7 +166,7 @@ class Experiment:
     def save(self, is_best: bool = False) -> None:
         """Write last.pt, and best.pt just before it where this is the best epoch."""
         state = {
-            "mlpcli": version("mlpcli"),
+            "mlpcli": __version__,
             "config": to_plain(self.config),
             "data": {
                 "description": self.network.description.to_plain(),
@@ -281,13 +280,15 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)
         run.keep_metrics(0)
     else:
-        fingerprint = state["data"]["description"]["fingerprint"]
+        with checkpoints.content_of(run.last):
+            fingerprint = state["data"]["description"]["fingerprint"]
         if fingerprint != dataset.description.fingerprint:
             raise DataError(
                 f"the data is not what {path} was trained on: fingerprint {dataset.description.fingerprint}, "
                 f"expected {fingerprint}\n    restore the files, or start a new run"
             )
-        _load(trainer, state, before, config)
+        with checkpoints.content_of(run.last):
+            _load(trainer, state, before, config)
         lines = run.keep_metrics(trainer.epoch)
         missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
         if missing:

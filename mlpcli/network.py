@@ -152,12 +152,12 @@ def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tupl
     refused = [key for key in changed_keys(before, config) if key not in PLACES]
     if refused:
         raise UsageError(f"{', '.join(refused)} cannot change here: the checkpoint was trained with another value")
-    scale = state["data"]["target_scale"]
-    network = build_network(
-        config,
-        Preprocessing.from_state(state["data"]["preprocessing"]),
-        None if scale is None else TargetScale.from_state(scale),
-        Description.from_plain(state["data"]["description"]),
-    )
-    network.model.load_state_dict(state["model"])
+    with checkpoints.content_of(path):
+        scale = state["data"]["target_scale"]
+        preprocessing = Preprocessing.from_state(state["data"]["preprocessing"])
+        target_scale = None if scale is None else TargetScale.from_state(scale)
+        description = Description.from_plain(state["data"]["description"])
+    network = build_network(config, preprocessing, target_scale, description)
+    with checkpoints.content_of(path):
+        network.model.load_state_dict(state["model"])
     return config, network, path

@@ -74,7 +74,8 @@ def _sync(path: Path) -> None:
 
 def to_json(value: Mapping[str, Any]) -> bytes:
     """A JSON object as a text file."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")  # \udcff, of a file name that is not UTF-8, is good JSON
 
 
 class Run:

@@ -90,7 +90,8 @@ def _cut(split: Split, key: str, fraction: float, section: Data, seed: int) -> t
     """What is kept of `split`, and the non-empty part that `data.<key>` cuts off it."""
     kept, cut = stratified_cut(split.targets, fraction, stream_seed(seed, key), section.facts.task)
     if len(cut) == 0:
-        why = f"rounds to no sample; set it to at least {1 / len(split):.2g}"
+        enough = f"; set it to at least {1 / len(split):.2g}" if len(split) > 1 else ""
+        why = f"rounds to no sample{enough}"
         if round(fraction * len(split)):
             why = "leaves none to cut, as every class keeps one training sample; use more samples"
         if key == "validation":

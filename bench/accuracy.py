@@ -1,7 +1,7 @@
 """What the starter configs reach: test metrics and whole-process time over several seeds.
 
-    python bench/accuracy.py digits 5
-    python bench/accuracy.py mnist 3 data.root=DIR
+python bench/accuracy.py digits 5
+python bench/accuracy.py mnist 3 data.root=DIR
 """
 
 import json

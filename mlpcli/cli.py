@@ -30,7 +30,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE ...]",
-        help="Set a key of the config: optimizer.lr=0.05 model.width=[512,256]; ~scheduler removes one.",
+        help="Set a key of the config: optimizer.lr=0.05 'model.width=[512,256]'; '~scheduler' removes one.",
         show_default=False,
     ),
 ]
@@ -92,7 +92,10 @@ def train(
 
     console.exit_on_sigterm()
     console.set_up_logging(quiet, verbose)
-    training = experiment.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
+    try:
+        training = experiment.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the training began", 130) from None
     with closing(training.run):
         summary = _fit(training, quiet)
     if as_json:
@@ -267,9 +270,9 @@ def check(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write, or a directory to write it in.")] = Path(
-        "config.yaml"
-    ),
+    path: Annotated[
+        Path, typer.Argument(metavar="[PATH]", help="The file to write, or a directory to write it in.")
+    ] = Path("config.yaml"),
     dataset: Annotated[str, typer.Option(metavar="NAME", help="A starter's name or a data set.")] = "digits",
     show: Annotated[bool, typer.Option("--list", help="List the starters and write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mlpcli import __version__, checkpoints, data
 from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config, to_plain
 from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
-from mlpcli.data import Dataset
+from mlpcli.data import Dataset, Split
 from mlpcli.environment import environment
 from mlpcli.errors import CheckpointError, DataError, DivergedError, RunError
 from mlpcli.network import Network, build_network, open_target
@@ -57,10 +57,6 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
         shuffle_seed=None if full_batch else stream_seed(config.seed, "shuffle"),
     )
     assert training.monitor is not None, "a resolved config has a monitor"
-    validate = None
-    if dataset.validation is not None:
-        on_device = dataset.validation.to(network.device)
-        validate = lambda: network.measure(on_device).metrics  # noqa: E731  # a closure over one name
     schedule = config.scheduler.model_dump()
     plateau = None
     if isinstance(config.scheduler, PlateauSection):
@@ -80,13 +76,17 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
         metrics=network.metrics(dataset.train, top5=False),
         lr=optimizer.lr,
         lr_factor=partial(
-            _lr_factor, schedule, steps_per_epoch=1 if full_batch else batches.steps, epochs=training.epochs
+            lr_factor,
+            schedule.pop("name"),
+            steps_per_epoch=1 if full_batch else batches.steps,
+            epochs=training.epochs,
+            **schedule,
         ),
         epochs=training.epochs,
         full_batch=full_batch,
         monitor=training.monitor,
         best=Progress(_is_less_better(training.monitor)),
-        validate=validate,
+        validate=None if dataset.validation is None else _validator(network, dataset.validation),
         plateau=plateau,
         early_stopping=_early_stopping(config),
         clip_grad_norm=training.clip_grad_norm,
@@ -94,8 +94,9 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
     )
 
 
-def _lr_factor(schedule: dict[str, Any], step: int, *, steps_per_epoch: int, epochs: int) -> float:
-    return lr_factor(step=step, steps_per_epoch=steps_per_epoch, epochs=epochs, **schedule)
+def _validator(network: Network, split: Split) -> Callable[[], dict[str, float]]:
+    on_device = split.to(network.device)
+    return lambda: network.measure(on_device).metrics
 
 
 def _is_less_better(monitor: str) -> bool:
@@ -116,7 +117,7 @@ class Experiment:
     """A training with its run directory.
 
     Attributes:
-        started: time.monotonic() of the command's start, for the wall time.
+        started: time.monotonic() of when this process began to load the data, for the wall time.
     """
 
     config: Config
@@ -124,7 +125,7 @@ class Experiment:
     network: Network
     trainer: Trainer
     run: Run
-    started: float = field(default_factory=time.monotonic)
+    started: float
 
     def fit(self) -> Iterator[Record | None]:
         """Train to the end; metrics and checkpoints are on the disk before each record is yielded.
@@ -225,13 +226,14 @@ class Experiment:
 
 def start(config: Config, output: Path | None) -> Experiment:
     """Load the data, build everything, make the run directory and write its first checkpoint."""
+    started = time.monotonic()
     dataset = data.load(config.data, config.seed)
     network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
     trainer = build_trainer(config, dataset, network)
     assert config.name is not None, "a resolved config has a name"
     surroundings = environment(network.device, config.seed, network.description.fingerprint)
     run = Run.create(output, config.name, dump_config(config), surroundings)
-    experiment = Experiment(config, dataset, network, trainer, run)
+    experiment = Experiment(config, dataset, network, trainer, run, started)
     with _closed_on_error(run):
         experiment.save()
     return experiment
@@ -272,10 +274,17 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
                 f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
                 "    for anything else start a new run"
             )
+        with checkpoints.content_of(run.last):
+            begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
+        if config.training.epochs < begun:
+            raise RunError(
+                f"training.epochs={config.training.epochs} is less than the {begun} epochs that {path} has begun"
+            )
+    started = time.monotonic()
     dataset = data.load(config.data, config.seed)
     network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
     trainer = build_trainer(config, dataset, network)
-    experiment = Experiment(config, dataset, network, trainer, run)
+    experiment = Experiment(config, dataset, network, trainer, run, started)
     if state is None:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)
         run.keep_metrics(0)

@@ -231,12 +231,13 @@ def require_run(path: Path) -> None:
         known = f"\n    runs in {path.parent}: {', '.join(siblings[:20])}" if siblings else ""
         raise RunError(f"there is no run directory {path}{known}")
     if not is_run(path):
-        raise RunError(f"{path} is not a run directory: it has no {CONFIG}")
+        raise RunError(f"{path} is not a run directory: it has no {CONFIG} or no checkpoints")
 
 
 def is_run(path: Path) -> bool:
     """Whether `path` looks like a run directory."""
-    return os.path.isfile(path / CONFIG) and not path.name.startswith(".")
+    is_whole = os.path.isfile(path / CONFIG) and os.path.isdir((path / LAST).parent)
+    return is_whole and not path.name.startswith(".")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

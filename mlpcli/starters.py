@@ -22,6 +22,10 @@ CLOSEST = {
 """Data sets without a starter of their own, and whose starter `init` adapts to them."""
 
 
+LACKS = {"fake": ("test",)}
+"""Keys of such a starter's data section that the other data set does not have."""
+
+
 def directory() -> Path:
     """Where the starters are: inside an installed package, or at the top of the source tree."""
     inside = _PACKAGE / "configs"
@@ -68,7 +72,8 @@ def adapted(name: str) -> str:
         raise UsageError(f"no starter for {name!r}\n    {_suggestion(name, [*names(), *CLOSEST])}")
     other = CLOSEST[name]
     lines = (directory() / f"{other}.yaml").read_text(encoding="utf-8").splitlines()
-    body = "\n".join(line for line in lines if not line.startswith("#")).strip()
+    left_out = ("#", *(f"  {key}:" for key in LACKS.get(name, ())))
+    body = "\n".join(line for line in lines if not line.startswith(left_out)).strip()
     body = body.replace(f"name: {other}", f"name: {name}", 1).replace(f"dataset: {other}", f"dataset: {name}", 1)
     return f"# {name}: adapted from the starter {other}, not tuned.\n{body}\n"
 

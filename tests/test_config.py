@@ -1058,3 +1058,25 @@ def test_a_config_needs_no_torch() -> None:
         "sys.exit(any(name.split('.')[0] in ('torch', 'numpy', 'sklearn') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_wrong_name_does_not_hide_what_is_wrong_beside_it() -> None:
+    text = (
+        "data: {dataset: digitss, validation: 1.5}\n"
+        "optimizer: {nam: sgd, lr: fast}\n"
+        "scheduler: {name: foo, gamma: 5}\n"
+        "loss: {name: hubr, delta: -1}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "c.yaml")
+    assert [problem.location for problem in caught.value.problems] == [
+        "c.yaml:1:17",
+        "c.yaml:1:38",
+        "c.yaml:2:1",
+        "c.yaml:2:13",
+        "c.yaml:2:27",
+        "c.yaml:3:19",
+        "c.yaml:3:31",
+        "c.yaml:4:14",
+        "c.yaml:4:27",
+    ]

@@ -219,3 +219,21 @@ def test_data_that_changed_is_refused_on_resume(capsys, monkeypatch):
     monkeypatch.setattr(data.embedded if hasattr(data, "embedded") else embedded, "read", changed)
     assert cli("train", "--resume", "runs/iris", "training.epochs=3") == 2
     assert "the data is not what runs/iris was trained on" in capsys.readouterr().err
+
+
+def test_fewer_epochs_than_are_done_cannot_be_asked_for(capsys):
+    assert cli("train", "iris", "training.epochs=3", "scheduler=constant", "-q") == 0
+    assert cli("train", "--resume", "runs/iris", "training.epochs=2") == 2
+    assert "training.epochs=2 is less than the 3 epochs that runs/iris has begun" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_training_leaves_nothing_behind(capsys, monkeypatch):
+    from mlpcli import data
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "load", interrupted)
+    assert cli("train", "iris") == 130
+    assert "interrupted before the training began" in capsys.readouterr().err
+    assert not Path("runs").exists()

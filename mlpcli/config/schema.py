@@ -267,7 +267,7 @@ class OptimizerSection(Section):
     """What every optimizer has in common."""
 
     weight_decay: NonNegative = 0.0
-    """Coefficient of the squared L2 norm of θ (decoupled from the gradient in adamw)."""
+    """λ: each step adds λθ to the gradient, as the penalty λ‖θ‖²/2 on the objective would."""
 
 
 class Momentum(OptimizerSection):
@@ -321,7 +321,7 @@ class AdamW(AdamSection):
 
     name: Literal["adamw"]
     weight_decay: NonNegative = 0.01
-    """Decoupled weight decay."""
+    """λ: each step first shrinks θ by the factor 1 − lr·λ."""
 
 
 class RMSprop(OptimizerSection):
@@ -380,7 +380,7 @@ class SchedulerSection(Section):
     """What every schedule has in common."""
 
     warmup: NonNegative = 0.0
-    """Epochs (fractions too) over which the learning rate first rises linearly from 0."""
+    """Epochs (fractions too) over which the learning rate first rises, linearly."""
 
 
 class Constant(SchedulerSection):

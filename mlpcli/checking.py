@@ -18,9 +18,15 @@ def training_samples(data: DataSection) -> int:
     """Samples that are left to train on after the test cut, the limit and the validation cut."""
     n = data.facts.train
     if isinstance(data, DigitsData | TableData):
-        n -= round(n * data.test)
+        n = _kept(n, data.test, data)
     n = min(n, data.limit or n)
-    return n - round(n * data.validation)
+    return _kept(n, data.validation, data)
+
+
+def _kept(samples: int, fraction: float, data: DataSection) -> int:
+    """What a cut leaves: at least a sample of each class."""
+    groups = data.facts.outputs if data.facts.task == "classification" else 1
+    return max(samples - round(samples * fraction), min(samples, groups))
 
 
 def optimizer_copies(config: Config) -> int:

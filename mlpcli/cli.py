@@ -1,6 +1,7 @@
 """The verbs: parse, call, print, exit code. torch is imported only inside a command that needs it."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -127,12 +128,13 @@ def _fit(training: Any, quiet: bool) -> dict[str, Any]:
                 if signals.received is not None and not training.trainer.finished:
                     training.pause()
                     raise _interrupted(training, signals.received)
+        display.close()
+        summary: dict[str, Any] = training.finish()
     except MlpcliError as error:
         console.log.error("%s", error, extra={"file_only": True})
         raise
     finally:
         display.close()
-    summary: dict[str, Any] = training.finish()
     return summary
 
 
@@ -210,7 +212,9 @@ def evaluate(
     for name, _, _ in gates:
         _one_of("a gate's metric", name, tuple(metrics))
     if as_json:
-        _print_json(result)
+        # JSON has no infinity: what is not finite is null
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        _print_json(result | {"metrics": finite})
     else:
         typer.echo(tables.evaluation(result))
     missed = [

@@ -1,6 +1,7 @@
 """Config -> data, model, training -> run directory: the only wiring."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -182,13 +183,21 @@ class Experiment:
         checkpoints.save(state, *([self.run.best] if is_best else []), self.run.last)
 
     def finish(self) -> dict[str, Any]:
-        """Measure the best epoch's model on the test split, the only use of it, and write summary.json."""
+        """Measure the best epoch's model on the test split, the only use of it, and write summary.json.
+
+        Raises:
+            DivergedError: a test metric is not finite: the weights are, but too large for the arithmetic.
+        """
         lines = self.run.keep_metrics(self.trainer.epoch)
         last = lines[-1] if lines else {}
         self.network.model.load_state_dict(checkpoints.load(self.run.best)["model"])
         test = self.network.measure(self.dataset.test).metrics
-        seconds = sum(float(line["seconds"]) for line in lines)
         best = self.trainer.best
+        for name, value in test.items():
+            if not math.isfinite(value):
+                step = best.epoch * self.trainer.steps_per_epoch
+                raise self._report(NonFinite(f"the test {name} of the best epoch", best.epoch, step))
+        seconds = sum(float(line["seconds"]) for line in lines)
         summary = {
             "status": "finished",
             "stopped_early": self.trainer.stopped_early,
@@ -208,13 +217,15 @@ class Experiment:
 
     def _diverged(self, noticed: NonFinite) -> DivergedError:
         """Replay from the last finite checkpoint, looking after every layer, to name the place."""
-        state = checkpoints.load(self.run.last)
-        self.trainer.load_state_dict(state)
+        self.trainer.load_state_dict(checkpoints.load(self.run.last))
         found = self.trainer.locate_non_finite() or noticed
-        position = state["position"]
+        return self._report(found)
+
+    def _report(self, found: NonFinite) -> DivergedError:
         self.run.write(
             SUMMARY, {"status": "diverged", "epoch": found.epoch, "step": found.step, "where": str(found)}
         )
+        position = checkpoints.load(self.run.last)["position"]
         return DivergedError(
             f"training diverged at epoch {found.epoch}, step {found.step}: {found} is not finite\n"
             f"    the last finite state is kept in {self.run.last} (epoch {position['epoch']}, "

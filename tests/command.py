@@ -1,4 +1,7 @@
-"""Runs the command line inside the test's own process: importing torch anew would take 2 s a command."""
+"""Runs the command line inside the test's own process: importing torch anew would take 2 s a command.
+
+CUDA is out of sight, for the tests compare bits.
+"""
 
 import contextlib
 import io
@@ -8,6 +11,7 @@ import signal
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
+from unittest.mock import patch
 
 from mlpcli.cli import main
 
@@ -41,8 +45,10 @@ def mlpcli(*arguments: str | PathLike[str], terminal: bool = False) -> Done:
     """`mlpcli ARGUMENTS`, with stderr on a terminal or not."""
     out, err = Stream(False), Stream(terminal)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job would ignore
+    no_cuda = patch("torch.cuda.device_count", lambda: 0)
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with no_cuda, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main([str(argument) for argument in arguments])
         code: Any = 0
     except SystemExit as end:

@@ -1,6 +1,7 @@
 """The starters: each loads, trains, is evaluated and repeats itself; the linear ones against closed forms."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from torchvision import datasets
 
 from mlpcli import data, starters
 from mlpcli.config import load_config
+from mlpcli.experiment import build_trainer
+from mlpcli.model import build_mlp
+from mlpcli.network import build_network
 
 NAMES = starters.names()
 EMBEDDED = ("digits", "iris", "wine", "breast_cancer", "diabetes")
@@ -123,12 +127,25 @@ def test_the_fingerprint_of_a_run_says_whether_the_data_was_the_same() -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_the_shuffle_and_the_initial_weights_have_seeds_of_their_own() -> None:
-    """Dropout draws more random numbers, and leaves the weights at the start as they were."""
-    for index, dropout in enumerate((0.0, 0.5)):
-        overrides = ["training.epochs=1", f"model.dropout={dropout}", "optimizer.lr=1e-30"]
-        succeeds("train", "iris", *overrides, "-o", str(index))
-    assert torch.equal(weights("0"), weights("1"))
+def stream(seed: int, name: str) -> int:
+    """The seed of a stream, as `mlpcli.seeds` promises it: 63 bits of a SHA-256."""
+    return int.from_bytes(sha256(f"{seed}/{name}".encode()).digest()[:8]) // 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_weights_shuffle_and_dropout_have_a_seed_each(seed: int, dropout: float) -> None:
+    """However many random numbers dropout draws."""
+    overrides = ["training.epochs=1", f"model.dropout={dropout}", "optimizer.lr=1e-30", f"seed={seed}"]
+    succeeds("train", "iris", *overrides, "-o", "run")  # a step this small leaves the weights as they began
+    model = build_mlp(4, 3, depth=2, width=16, activation="tanh", seed=stream(seed, "init"))
+    assert torch.equal(weights("run"), torch.cat([each.detach().reshape(-1) for each in model.parameters()]))
+    assert torch.initial_seed() == stream(seed, "dropout")
+
+    config = load_config(Path("run/config.yaml"))
+    dataset = data.load(config.data, config.seed)
+    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    assert build_trainer(config, dataset, network).batches.shuffle_seed == stream(seed, "shuffle")
 
 
 # --- closed forms -------------------------------------------------------------------------------------------

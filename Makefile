@@ -19,7 +19,8 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: setup ## Train on the embedded digits, evaluate, and show where the results are
-	$(BIN)/mlpcli train digits | tee $(VENV)/.demo
+	$(BIN)/mlpcli train digits > $(VENV)/.demo
+	@cat $(VENV)/.demo
 	$(BIN)/mlpcli eval "$$(head -n 1 $(VENV)/.demo)"
 	@echo
 	@echo "The results are in $$(head -n 1 $(VENV)/.demo):" && ls "$$(head -n 1 $(VENV)/.demo)"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mlpcli.errors import CheckpointError
+from mlpcli.errors import CheckpointError, UnsafeCheckpointError
 from mlpcli.runs import write_whole
 
 FORMAT = 1
@@ -52,9 +52,9 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: it is absent, damaged, not a checkpoint of mlpcli, or holds anything but tensors and
             plain types. Nothing in it is run.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no checkpoint {path}")
         with zipfile.ZipFile(path) as archive:
             # torch stores records as they are; one that is marked as a directory it would not read, but leave to
             # whatever the memory held
@@ -64,10 +64,12 @@ def load(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: the record {damaged} has a wrong checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
+        raise UnsafeCheckpointError(
             f"{path} is refused: it holds more than tensors and plain values, and loading it could run code\n"
             f"    {_first_line(error)}"
         ) from error

@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -73,6 +74,8 @@ def train(
     Exit codes: 0 done, 1 failed while running, 2 bad usage, config or data, 3 diverged, 130 after Ctrl-C and
     143 after SIGTERM, both after the state was saved. Continue with: mlpcli train --resume RUN
     """
+    if output is not None and output.resolve() == Path.cwd():
+        raise UsageError("--output is the working directory, but a run makes a directory of its own")
     if resume is not None:
         overrides = [argument for argument in (config, *(overrides or ())) if argument is not None]
         if output is not None:
@@ -91,7 +94,7 @@ def train(
 
     from mlpcli import console, experiment
 
-    console.exit_on_sigterm()
+    console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
     try:
         training = experiment.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
@@ -125,11 +128,17 @@ def _fit(training: Any, quiet: bool) -> dict[str, Any]:
                     display.step()
                 else:
                     display.epoch(record)
-                if signals.received is not None and not training.trainer.finished:
+                if signals.received is not None:
                     training.pause()
                     raise _interrupted(training, signals.received)
         display.close()
         summary: dict[str, Any] = training.finish()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; the last checkpoint is {training.run.last}\n"
+            f"    continue with: mlpcli train --resume {training.run.path}",
+            130,
+        ) from None
     except MlpcliError as error:
         console.log.error("%s", error, extra={"file_only": True})
         raise
@@ -206,6 +215,7 @@ def evaluate(
 
     from mlpcli import console, experiment
 
+    console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
     result = experiment.evaluate_target(target, which=checkpoint, split=split, overrides=overrides or ())
     metrics = result["metrics"]
@@ -264,6 +274,7 @@ def check(
         from mlpcli import console
         from mlpcli.data import load
 
+        console.clean_up_on_signals()
         console.set_up_logging(quiet, verbose)
         report["data"] = checking.describe_data(load(settings.data, settings.seed))
     if as_json:
@@ -297,17 +308,19 @@ def init(
             typer.echo(f"{name:<{width}}  {summary}")
         return
     from mlpcli.config import config_schema
-    from mlpcli.runs import storage, to_json
+    from mlpcli.runs import read_json, storage, to_json, write_whole
 
     file = path / "config.yaml" if os.path.isdir(path) else path
+    schema = file.with_name("mlpcli.schema.json")
     text = starters.adapted(dataset)
     if os.path.lexists(file) and not force:
         raise UsageError(f"{file} already exists\n    choose another name, or overwrite it with --force")
-    schema = file.with_name("mlpcli.schema.json")
+    if os.path.lexists(schema) and read_json(schema).get("title") != config_schema()["title"] and not force:
+        raise UsageError(f"{schema} is not a schema of mlpcli\n    overwrite it with --force")
     with storage(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"# yaml-language-server: $schema={schema.name}\n{text}", encoding="utf-8")
-        schema.write_bytes(to_json(config_schema()))
+        write_whole(schema, to_json(config_schema()))
+        write_whole(file, f"# yaml-language-server: $schema={schema.name}\n{text}".encode())
     if as_json:
         _print_json({"config": str(file), "schema": str(schema)})
     else:
@@ -373,26 +386,42 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the promised code; a user's mistake never shows a traceback."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # for terminals and pipes that are not UTF-8
+    # Imports that Ctrl-C breaks off fail in strange ways, and until a run is made there is nothing to clean up.
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         app(arguments)
     except MlpcliError as error:
-        typer.echo(_message(error), err=True)
-        sys.exit(error.exit_code)
+        _fail(_message(error), error.exit_code)
     except OSError as error:  # of stdout, for one: wherever a file is opened, its errors are known
         where = f"{error.filename}: " if error.filename is not None else ""
-        typer.echo(f"error: {where}{error.strerror or error}", err=True)
-        sys.exit(1)
+        _fail(f"error: {where}{error.strerror or error}", 1)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        typer.echo(
-            "error: not enough memory\n    try a smaller training.batch_size, model.width or data.limit",
-            err=True,
-        )
-        sys.exit(1)
+        _fail("error: not enough memory\n    try a smaller training.batch_size, model.width or data.limit", 1)
+    finally:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr ones that lead nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    with suppress(OSError):  # there may be no one to tell
+        typer.echo(message, err=True)
+    sys.exit(code)
 
 
 def _message(error: MlpcliError) -> str:

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -28,7 +29,12 @@ class StderrHandler(logging.Handler):
         """Write one line, unless it is shown in another way and meant for train.log alone."""
         if getattr(record, "file_only", False):
             return
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except OSError:  # a full disk or a closed pipe: no reason to lose a training
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
 
 
 class LogFileHandler(logging.FileHandler):
@@ -47,9 +53,21 @@ def set_up_logging(quiet: bool, verbose: bool) -> None:
     handler.setFormatter(_Formatter())
     for earlier in log.handlers:
         earlier.close()
-    log.handlers = [handler]
+    log.handlers = [handler, Held()]
     log.setLevel(logging.DEBUG)
     log.propagate = False
+
+
+class Held(logging.Handler):
+    """Keeps what is said before there is a run directory, for its train.log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
 
 
 class _Formatter(logging.Formatter):
@@ -72,6 +90,11 @@ def log_to(path: Path) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     handler.setLevel(logging.INFO)
     handler.setFormatter(_Formatter())
+    held = [each for each in log.handlers if isinstance(each, Held)]
+    for each in held:
+        log.removeHandler(each)
+        for record in each.records:
+            handler.handle(record)
     log.addHandler(handler)
 
 
@@ -91,13 +114,16 @@ class Signals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.received is None:
+            with suppress(OSError):  # not print(): a handler may run inside another write to stderr
+                os.write(2, b"\nfinishing the step and saving; Ctrl-C now quits at once\n")
         self.received = number
-        # not print(): a handler may run inside another write to stderr
-        os.write(2, b"\nfinishing the step and saving; Ctrl-C again quits at once\n")
 
 
-def exit_on_sigterm() -> None:
-    """Outside of a training SIGTERM ends the process with 143, cleaning up on the way."""
+def clean_up_on_signals() -> None:
+    """From now on Ctrl-C and SIGTERM raise, so that nothing half-made stays."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 

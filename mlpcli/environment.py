@@ -15,10 +15,9 @@ from mlpcli import __version__
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    packages = ("torch", "torchvision", "numpy", "scikit-learn")
-    return {"mlpcli": __version__, "python": platform.python_version()} | {
-        name: version(name) for name in packages
-    }
+    packages = ("torchvision", "numpy", "scikit-learn")
+    ours = {"mlpcli": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return ours | {name: version(name) for name in packages}
 
 
 def environment(device: torch.device, seed: int, data_fingerprint: str) -> dict[str, Any]:

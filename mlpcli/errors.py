@@ -7,7 +7,8 @@
     + DataError               a data set that is absent, damaged or does not fit the config
     + DeviceError             a device that this machine lacks
     + RunError                a run directory that is absent, taken, in use or incomplete
-    + CheckpointError         a checkpoint that is damaged, foreign or unsafe
+    + CheckpointError         a checkpoint that is damaged or foreign
+      - UnsafeCheckpointError one that holds code
   x FailedError               exit 1: it failed while running
     + StorageError            a file that could not be written; earlier files are intact
     + GateMissed              a --fail-under or --fail-over gate
@@ -93,7 +94,11 @@ class RunError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged, foreign or unsafe."""
+    """A checkpoint that is damaged or foreign."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint that holds more than tensors and plain values, so that loading it could run code."""
 
 
 class FailedError(MlpcliError):

@@ -18,7 +18,7 @@ from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
 from mlpcli.data import Dataset, Split
 from mlpcli.environment import environment
-from mlpcli.errors import CheckpointError, DataError, DivergedError, RunError
+from mlpcli.errors import CheckpointError, DataError, DivergedError, RunError, UnsafeCheckpointError
 from mlpcli.network import Network, build_network, open_target
 from mlpcli.objective import less_is_better
 from mlpcli.optim import lr_factor, make_optimizer
@@ -39,6 +39,10 @@ MAY_CHANGE = (
 """Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
 
 
+SPANNING = ("cosine", "linear", "one_cycle")
+"""Schedules that depend on how long the training is."""
+
+
 def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer:
     """The training of `network` as the config describes it; seeds torch's generators with the `dropout` stream."""
     training, optimizer = config.training, config.optimizer
@@ -46,9 +50,11 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
     samples = len(dataset.train)
     batch_size = min(training.batch_size or samples, samples)
     if config.model.normalization == "batch" and (batch_size == 1 or samples % batch_size == 1):
+        fitting = [size for size in range(batch_size + 1, samples + 1) if samples % size != 1]
+        remedy = f"use training.batch_size={fitting[0]}, or " if fitting else ""
         raise DataError(
             f"batch normalization needs 2 samples in every batch, but {samples} training samples in batches of "
-            f"{batch_size} leave a last batch of 1\n    change training.batch_size, e.g. to {batch_size + 1}"
+            f"{batch_size} leave a last batch of 1\n    {remedy}model.normalization=layer"
         )
     batches = Batches(
         inputs=dataset.train.inputs.to(network.device),
@@ -181,13 +187,19 @@ class Experiment:
         }
         # best first: a run killed between the two repeats the epoch, and writes the same best.pt again
         checkpoints.save(state, *([self.run.best] if is_best else []), self.run.last)
+        log.debug("saved step %d%s", self.trainer.step, ", the best epoch so far" if is_best else "")
 
     def finish(self) -> dict[str, Any]:
         """Measure the best epoch's model on the test split, the only use of it, and write summary.json.
 
+        What a run that was finished before wrote is returned as it is.
+
         Raises:
             DivergedError: a test metric is not finite: the weights are, but too large for the arithmetic.
         """
+        before = read_json(self.run.path / SUMMARY)
+        if before.get("status") == "finished":
+            return before
         lines = self.run.keep_metrics(self.trainer.epoch)
         last = lines[-1] if lines else {}
         self.network.model.load_state_dict(checkpoints.load(self.run.best)["model"])
@@ -197,7 +209,7 @@ class Experiment:
             if not math.isfinite(value):
                 step = best.epoch * self.trainer.steps_per_epoch
                 raise self._report(NonFinite(f"the test {name} of the best epoch", best.epoch, step))
-        seconds = sum(float(line["seconds"]) for line in lines)
+        seconds = sum(float(line.get("seconds", 0)) for line in lines)
         summary = {
             "status": "finished",
             "stopped_early": self.trainer.stopped_early,
@@ -218,7 +230,7 @@ class Experiment:
     def _diverged(self, noticed: NonFinite) -> DivergedError:
         """Replay from the last finite checkpoint, looking after every layer, to name the place."""
         self.trainer.load_state_dict(checkpoints.load(self.run.last))
-        found = self.trainer.locate_non_finite() or noticed
+        found = self.trainer.locate_non_finite(until=noticed.step) or noticed
         return self._report(found)
 
     def _report(self, found: NonFinite) -> DivergedError:
@@ -275,7 +287,7 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
 def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
     path = run.path
     config = load_config(path / CONFIG, overrides)
-    state = _last_readable(run)
+    state, source = _last_readable(run)
     if state is not None:
         before = config_from_plain(state["config"])
         refused = [key for key in changed_keys(before, config) if not _may_change(key)]
@@ -285,7 +297,7 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
                 f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
                 "    for anything else start a new run"
             )
-        with checkpoints.content_of(run.last):
+        with checkpoints.content_of(source):
             begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
         if config.training.epochs < begun:
             raise RunError(
@@ -300,19 +312,27 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)
         run.keep_metrics(0)
     else:
-        with checkpoints.content_of(run.last):
+        with checkpoints.content_of(source):
             fingerprint = state["data"]["description"]["fingerprint"]
         if fingerprint != dataset.description.fingerprint:
             raise DataError(
                 f"the data is not what {path} was trained on: fingerprint {dataset.description.fingerprint}, "
                 f"expected {fingerprint}\n    restore the files, or start a new run"
             )
-        with checkpoints.content_of(run.last):
+        with checkpoints.content_of(source):
             _load(trainer, state, before, config)
         lines = run.keep_metrics(trainer.epoch)
         missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
         if missing:
             log.warning("metrics.jsonl lacks epochs %s; the training itself is complete", missing)
+        if before.training.epochs != config.training.epochs and config.scheduler.name in SPANNING:
+            log.warning(
+                "%s spans the whole training: so far it spanned %d epochs, from here on it spans %d",
+                config.scheduler.name,
+                before.training.epochs,
+                config.training.epochs,
+            )
+        _check_best(experiment)
     experiment.save()  # last.pt may be absent or damaged, and the config may have changed
     if not trainer.finished:
         (path / SUMMARY).unlink(missing_ok=True)
@@ -338,23 +358,61 @@ def _load(trainer: Trainer, state: dict[str, Any], before: Config, config: Confi
         trainer.stopped_early = progress.stale >= patience
 
 
+def _check_best(experiment: Experiment) -> None:
+    """See to it that best.pt is of the epoch that the training takes for the best so far.
+
+    It is not where it was damaged, or where the run was killed after writing it and before last.pt. Then the best
+    is chosen anew, from the epochs to come: for a killed run the first of them is the same epoch again.
+
+    Raises:
+        CheckpointError: it is not, and there are no epochs to come.
+    """
+    trainer, path = experiment.trainer, experiment.run.best
+    if trainer.best.epoch == 0:
+        return
+    try:
+        state = checkpoints.load(path)
+        with checkpoints.content_of(path):
+            changed = changed_keys(config_from_plain(state["config"]), experiment.config)
+            epoch = -1 if any(not _may_change(key) for key in changed) else int(state["position"]["epoch"])
+        problem = f"{path} is not of epoch {trainer.best.epoch}, the best so far"
+    except CheckpointError as error:
+        epoch, problem = -1, str(error)
+    if epoch == trainer.best.epoch:
+        return
+    if trainer.epoch == trainer.best.epoch and trainer.step_in_epoch == 0:
+        log.warning("%s\n    written again from %s", problem, experiment.run.last)
+        experiment.save(is_best=True)
+        return
+    if trainer.finished:
+        raise CheckpointError(
+            f"{problem}\n    the weights of the best epoch are lost; those of the last one can be measured: "
+            f"mlpcli eval {experiment.run.path} --checkpoint last"
+        )
+    if epoch != trainer.epoch + 1:
+        log.warning("%s\n    the best epoch will be chosen from those to come", problem)
+    trainer.best = Progress(trainer.best.less)
+
+
 def _may_change(key: str) -> bool:
     return key in MAY_CHANGE or key.startswith("training.early_stopping")
 
 
-def _last_readable(run: Run) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; None where the run was ended before its first."""
+def _last_readable(run: Run) -> tuple[dict[str, Any] | None, Path]:
+    """The newest checkpoint that can be read, and its path; None where the run was ended before its first."""
     if not run.last.exists() and not run.best.exists():
         if read_metrics(run.path):
             raise CheckpointError(f"{run.path} has metrics, but both {LAST} and {BEST} are missing")
-        return None
+        return None, run.last
     try:
-        return checkpoints.load(run.last)
+        return checkpoints.load(run.last), run.last
+    except UnsafeCheckpointError:
+        raise
     except CheckpointError as error:
-        if "is refused" in str(error) or not run.best.exists():
+        if not run.best.exists():
             raise
         log.warning("%s\n    continuing from %s instead", error, run.best)
-        return checkpoints.load(run.best)
+        return checkpoints.load(run.best), run.best
 
 
 def evaluate_target(

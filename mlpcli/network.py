@@ -1,5 +1,6 @@
 """A model with all that is needed to use it: its data's description and scaling, its loss and its device."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from mlpcli.objective import Loss, Metrics, make_loss
 from mlpcli.runs import BEST, LAST, require_run
 from mlpcli.seeds import stream_seed
 
+log = logging.getLogger("mlpcli")
+
 PLACES = ("training.device", "data.root", "data.download")
 """Keys that say where things are: a trained model is the same with other values."""
 
@@ -34,7 +37,14 @@ def pick_device(name: str) -> torch.device:
     """
     count = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if count else "cpu")
+        if not count:
+            return torch.device("cpu")
+        try:
+            torch.zeros(1, device="cuda")
+        except RuntimeError as error:  # an old driver, a GPU that this build of torch cannot use
+            log.warning("training on the CPU, as the GPU cannot be used: %s", str(error).partition("\n")[0])
+            return torch.device("cpu")
+        return torch.device("cuda")
     if not name.startswith("cuda"):
         return torch.device("cpu")
     index = int(name.partition(":")[2] or 0)
@@ -102,6 +112,13 @@ def build_network(
 ) -> Network:
     """The untrained network of a config on its device, with weights from the `init` stream."""
     device = pick_device(config.training.device)
+    log.debug(
+        "%s: %d threads, %s, data %s",
+        device,
+        torch.get_num_threads(),
+        config.training.precision,
+        description.fingerprint,
+    )
     section = config.model
     model = build_mlp(
         description.features,

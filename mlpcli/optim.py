@@ -27,7 +27,14 @@ def make_optimizer(parameters: Iterable[nn.Parameter], name: str, **options: Any
         return torch.optim.Adagrad(parameters, **options)
     if name == "lbfgs":
         search = options.pop("line_search", "none")
-        return torch.optim.LBFGS(parameters, line_search_fn=None if search == "none" else search, **options)
+        # torch's own tolerances stop it at four digits; the number of epochs is the user's to choose
+        return torch.optim.LBFGS(
+            parameters,
+            line_search_fn=None if search == "none" else search,
+            tolerance_grad=1e-12,
+            tolerance_change=1e-16,
+            **options,
+        )
     raise ValueError(f"no optimizer is called {name!r}")
 
 

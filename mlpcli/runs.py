@@ -156,10 +156,11 @@ class Run:
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
         """Drop the lines after epoch `epochs` (and a half-written one) from metrics.jsonl; the others."""
         path = self.path / METRICS
-        kept = [line for line in read_metrics(self.path) if line["epoch"] <= epochs]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-            write_whole(path, text.encode())
+        with storage(path):
+            kept = [line for line in read_metrics(self.path) if line["epoch"] <= epochs]
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+            if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+                write_whole(path, text.encode())
         return kept
 
     def write(self, name: str, value: Mapping[str, Any] | str) -> None:
@@ -179,7 +180,8 @@ def _taken(path: Path) -> RunError:
             f"    continue it with: mlpcli train --resume {path}\n"
             f"    or choose another directory with -o"
         )
-    return RunError(f"{path} already exists and is not empty\n    choose another directory with -o")
+    what = "a directory that is not empty" if path.is_dir() else "a file"
+    return RunError(f"{path} is {what}\n    choose another directory with -o")
 
 
 def _move_into_place(building: Path, path: Path | None, base: Path) -> Path:
@@ -227,7 +229,7 @@ def require_run(path: Path) -> None:
     if not os.path.exists(path):  # unlike Path.exists, no error for a name that no file can have
         siblings: list[str] = []
         with suppress(OSError):
-            siblings = sorted(sibling.name for sibling in path.parent.iterdir() if is_run(sibling))
+            siblings = [sibling.name for sibling in _runs_in(path.parent)]
         known = f"\n    runs in {path.parent}: {', '.join(siblings[:20])}" if siblings else ""
         raise RunError(f"there is no run directory {path}{known}")
     if not is_run(path):
@@ -236,12 +238,20 @@ def require_run(path: Path) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether `path` looks like a run directory."""
-    is_whole = os.path.isfile(path / CONFIG) and os.path.isdir((path / LAST).parent)
-    return is_whole and not path.name.startswith(".")
+    return os.path.isfile(path / CONFIG) and os.path.isdir((path / LAST).parent)
+
+
+def _runs_in(directory: Path) -> list[Path]:
+    """The runs in a directory, without those that are just being made."""
+    return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and is_run(path))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs in a run's metrics.jsonl, up to the first line that is not whole."""
+    """The epochs in a run's metrics.jsonl, up to the first line that is not whole.
+
+    Raises:
+        OSError: the file is there, but cannot be read.
+    """
     lines: list[dict[str, Any]] = []
     with suppress(FileNotFoundError, ValueError):
         for line in (path / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
@@ -270,7 +280,7 @@ def list_runs(directory: Path) -> list[dict[str, Any]]:
     if not os.path.isdir(directory):
         raise RunError(f"there is no directory {directory}\n    mlpcli train makes runs/ where it is started")
     try:
-        paths = [directory] if is_run(directory) else [path for path in directory.iterdir() if is_run(path)]
+        paths = [directory] if is_run(directory) else _runs_in(directory)
     except OSError as error:
         raise RunError(f"cannot read {directory}: {error.strerror or error}") from error
     return sorted((describe(path) for path in paths), key=lambda run: (run["started"], run["path"]))
@@ -279,8 +289,11 @@ def list_runs(directory: Path) -> list[dict[str, Any]]:
 def describe(path: Path) -> dict[str, Any]:
     """A run's status and main numbers, from its small files alone."""
     summary, environment = read_json(path / SUMMARY), read_json(path / ENVIRONMENT)
-    metrics = read_metrics(path)
-    status = "running" if is_being_trained(path) else str(summary.get("status", "interrupted"))
+    try:
+        metrics = read_metrics(path)
+        status = "running" if is_being_trained(path) else str(summary.get("status", "interrupted"))
+    except OSError:
+        metrics, status = [], "unreadable"
     return {
         "path": str(path),
         "status": status,

@@ -263,10 +263,11 @@ class Trainer:
     def _end_epoch(self) -> Record:
         train = self.metrics.result()
         validation = None if self.validate is None else self.validate()
-        if validation is not None and not math.isfinite(validation["loss"]):
-            raise NonFinite("the validation loss", self.epoch + 1, self.step)
         values = {f"train.{name}": value for name, value in train.items()}
         values |= {f"validation.{name}": value for name, value in (validation or {}).items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NonFinite(f"the {name.replace('.', ' ')}", self.epoch + 1, self.step)
         self.epoch += 1
         is_best = self.best.update(values[self.monitor], self.epoch)
         if self.plateau is not None:
@@ -282,12 +283,12 @@ class Trainer:
         self.seconds = 0.0
         return record
 
-    def locate_non_finite(self) -> NonFinite | None:
+    def locate_non_finite(self, until: int) -> NonFinite | None:
         """Train on from the current, finite state to the first non-finite value, looking after every layer.
 
         Called on a state from before the trouble: `run()` notices late, this names the place. Leaves the
-        trainer unusable. None where the replay met no such value, as it may on devices whose sums are not
-        repeatable.
+        trainer unusable. None where the replay met no such value up to step `until`, as it may on devices whose
+        sums are not repeatable.
         """
 
         def look(name: str, layer: nn.Module) -> Callable[..., None]:
@@ -302,6 +303,8 @@ class Trainer:
         try:
             for _ in self.run():
                 self.check_finite()
+                if self.step >= until and self.step_in_epoch == 0:
+                    break
         except NonFinite as found:
             return found
         return None

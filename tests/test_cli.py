@@ -206,7 +206,7 @@ def test_a_finished_run_without_its_metrics_can_still_be_resumed() -> None:
     Path("runs/iris/metrics.jsonl").unlink()
     done = succeeds("train", "--resume", "runs/iris", "--json")
     assert "warning: metrics.jsonl lacks epochs [1, 2]" in done.err
-    assert done.json["test"] == first["test"] and done.json["train"] == {}
+    assert done.json == first
     longer = succeeds("train", "--resume", "runs/iris", "training.epochs=3", "--json").json
     assert [line["epoch"] for line in read_metrics(Path("runs/iris"))] == [3]
     assert longer["samples_per_second"] == pytest.approx(96 / longer["train_seconds"], rel=0.01)

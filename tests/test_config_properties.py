@@ -25,8 +25,8 @@ moderate = settings(deadline=None, max_examples=200)
 # --- random valid configs -----------------------------------------------------------------------------
 
 small = st.integers(1, 1000)
-positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False) | small
-not_negative = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+positive = st.floats(min_value=0, max_value=1e30, exclude_min=True) | small
+not_negative = st.floats(min_value=0, max_value=1e30)
 fraction = st.floats(min_value=0, max_value=1, exclude_max=True)
 inner = st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True)
 words = st.text(
@@ -85,7 +85,7 @@ optimizers = st.one_of(
 )
 schedulers = st.one_of(
     st.sampled_from(["constant", "cosine", "linear", "one_cycle", "plateau"]),
-    section({"name": st.just("step"), "step_size": small}, {"gamma": inner, "warmup": not_negative}),
+    section({"name": st.just("step"), "step_size": small}, {"gamma": inner, "warmup": fraction}),
     named("plateau", factor=inner, patience=small, min_lr=not_negative),
 )
 training = section(

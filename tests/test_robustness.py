@@ -237,3 +237,83 @@ def test_ctrl_c_before_the_training_leaves_nothing_behind(capsys, monkeypatch):
     assert cli("train", "iris") == 130
     assert "interrupted before the training began" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_a_best_checkpoint_that_is_lost_is_not_taken_for_another(capsys):
+    config = ["iris", "training.epochs=40", "scheduler=constant", "optimizer.lr=0.3", "training.device=cpu"]
+    assert cli("train", *config, "-o", "run", "-q") == 0
+    best = json.loads(Path("run/summary.json").read_text())["best"]["epoch"]
+    assert best < 40, "or this run says nothing here"
+    Path("run/checkpoints/best.pt").write_bytes(Path("run/checkpoints/last.pt").read_bytes())
+    capsys.readouterr()
+    # with epochs to come the best is chosen from them
+    assert cli("train", "--resume", "run", "training.epochs=41", "-q") == 0
+    assert f"best.pt is not of epoch {best}, the best so far" in capsys.readouterr().err
+    assert json.loads(Path("run/summary.json").read_text())["best"]["epoch"] == 41
+    assert cli("eval", "run", "--json") == 0
+    measured = json.loads(capsys.readouterr().out)["metrics"]
+    assert measured == json.loads(Path("run/summary.json").read_text())["test"]
+    # without, it is written again where last.pt is of the same epoch
+    Path("run/checkpoints/best.pt").unlink()
+    Path("run/summary.json").unlink()
+    assert cli("train", "--resume", "run", "-q") == 0
+    assert "written again" in capsys.readouterr().err
+    assert json.loads(Path("run/summary.json").read_text())["test"] == measured
+
+
+def test_a_lost_best_checkpoint_of_a_finished_run_is_said(capsys):
+    config = ["iris", "training.epochs=40", "scheduler=constant", "optimizer.lr=0.3", "training.device=cpu"]
+    assert cli("train", *config, "-o", "run", "-q") == 0
+    Path("run/checkpoints/best.pt").unlink()
+    Path("run/summary.json").unlink()
+    assert cli("train", "--resume", "run") == 2
+    assert "the weights of the best epoch are lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_last_step_is_obeyed(number, monkeypatch, capsys):
+    config = ["iris", "training.epochs=2", "training.batch_size=1000", "training.device=cpu"]
+    assert cli("train", *config, "-o", "whole", "-q") == 0
+    steps = 0
+    step = torch.optim.SGD.step
+
+    def and_then_a_signal(self, *arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", and_then_a_signal)
+    assert cli("train", *config, "-o", "run", "-q") == 128 + number
+    assert not Path("run/summary.json").exists()
+    assert cli("train", "--resume", "run", "-q") == 0
+    assert_same_run(Path("whole"), Path("run"))
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2>&1 >/dev/null | head -c 1 >/dev/null"])
+def test_losing_stderr_does_not_lose_the_training(redirection):
+    command = f"set -o pipefail; {sys.executable} -m mlpcli train iris training.epochs=3 -o run {redirection}"
+    done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert "epoch 3/3" in Path("run/train.log").read_text()
+
+
+def test_a_schedule_that_is_stretched_on_resume_says_so(capsys):
+    assert cli("train", "iris", "scheduler=cosine", "training.epochs=2", "-q") == 0
+    capsys.readouterr()
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3", "-q") == 0
+    assert "cosine spans the whole training: so far it spanned 2 epochs" in capsys.readouterr().err
+    assert "cosine spans the whole training" in Path("runs/iris/train.log").read_text()
+
+
+def test_values_at_the_bounds_end_in_no_traceback(capsys):
+    for override in (
+        "optimizer.lr=1e39",
+        "optimizer.weight_decay=1e39",
+        "scheduler={name: cosine, warmup: 1e308}",
+    ):
+        assert cli("train", "iris", override) == 2
+    assert cli("train", "iris", "scheduler={name: cosine, warmup: 60}") == 2
+    assert "leaves nothing of 60 for the schedule" in capsys.readouterr().err
+    assert cli("train", "iris", "optimizer.lr=1e30", "model.activation=relu", "-q") == 3

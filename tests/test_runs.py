@@ -74,9 +74,9 @@ def make_broken_link() -> None:
     ("make", "message"),
     [
         (make_run, "taken already holds a run.*mlpcli train --resume taken"),
-        (make_folder, "taken already exists and is not empty"),
-        (make_file, "taken already exists"),
-        (make_broken_link, "taken already exists"),
+        (make_folder, "taken is a directory that is not empty"),
+        (make_file, "taken is a file"),
+        (make_broken_link, "taken is a file"),
     ],
 )
 def test_what_exists_is_never_taken(make: Callable[[], None], message: str) -> None:

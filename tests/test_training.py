@@ -309,7 +309,7 @@ def test_a_non_finite_layer_is_named_with_its_epoch_and_step():
         list(trainer.run())
     fresh = make_trainer("sgd", {"lr": 1e200}, epochs=50)
     fresh.load_state_dict(start)
-    found = fresh.locate_non_finite()
+    found = fresh.locate_non_finite(seen.value.step)
     assert found is not None and found.step <= seen.value.step <= found.step + CHECK_EVERY
     # the oracle: step by hand and look at every layer
     model, n = make_trainer("sgd", {"lr": 1e200}).model, 0
@@ -336,7 +336,7 @@ def test_a_non_finite_loss_of_finite_outputs_is_named():
     trainer = make_trainer("sgd", {"lr": 1.0}, loss="mse", depth=1)
     with torch.no_grad():
         trainer.model[0].bias.fill_(1e200)
-    found = trainer.locate_non_finite()
+    found = trainer.locate_non_finite(1)
     assert found is not None and (str(found), found.epoch, found.step) == ("the loss", 1, 1)
 
 

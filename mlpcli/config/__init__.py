@@ -1,6 +1,5 @@
 """The config of a training: YAML in, a validated and resolved `Config` out, or every problem at once."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,25 +40,21 @@ __all__ = [
 ]
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), *, default_name: str | None = None) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a YAML file, after overrides (`optimizer.lr=0.05`, `~scheduler`), in order.
-
-    `default_name` names the run where the config does not; otherwise its data set does.
 
     Raises:
         ConfigError: with every problem of the file and of the overrides.
         UsageError: for an override that is neither KEY=VALUE nor ~KEY.
     """
     changes = parse_overrides(overrides)
-    return _configured(read_text(path), changes, default_name)
+    return _configured(read_text(path), changes)
 
 
-def parse_config(
-    text: str, filename: str, overrides: Sequence[str] = (), *, default_name: str | None = None
-) -> Config:
+def parse_config(text: str, filename: str, overrides: Sequence[str] = ()) -> Config:
     """As `load_config`, for a text; `filename` is only for messages."""
     changes = parse_overrides(overrides)
-    return _configured(Text(filename, text.removeprefix("\ufeff")), changes, default_name)
+    return _configured(Text(filename, text.removeprefix("\ufeff")), changes)
 
 
 def config_from_plain(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
@@ -69,7 +64,7 @@ def config_from_plain(values: dict[str, Any], overrides: Sequence[str] = ()) -> 
         root, findings = node_of(values, Text("config", "", has_lines=False))
     except FatalError as error:
         raise ConfigError([error.finding.problem()]) from None
-    return _validated(root, findings, changes, None)
+    return _validated(root, findings, changes)
 
 
 def config_schema() -> dict[str, Any]:
@@ -78,7 +73,7 @@ def config_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": "mlpcli config"}
 
 
-def _configured(text: Text, changes: Sequence[Override], default_name: str | None) -> Config:
+def _configured(text: Text, changes: Sequence[Override]) -> Config:
     try:
         root, findings = parse_yaml(text)
     except FatalError as error:
@@ -87,24 +82,13 @@ def _configured(text: Text, changes: Sequence[Override], default_name: str | Non
         what = "this file holds no keys" if text.content.strip() else "this file is empty"
         empty = Finding(Span(text, 0, 0), f"{what}, but a config needs at least data:", "start with: mlpcli init")
         raise ConfigError([empty.problem()])
-    return _validated(root, findings, changes, default_name)
+    return _validated(root, findings, changes)
 
 
-def _validated(
-    root: Node, findings: list[Finding], changes: Sequence[Override], default_name: str | None
-) -> Config:
+def _validated(root: Node, findings: list[Finding], changes: Sequence[Override]) -> Config:
     if not isinstance(root.value, dict):
         if not root.broken:
             findings.append(Finding(root.span, f"expected a mapping (data: ...), got {root.described()}"))
         raise ConfigError(in_order(findings))
     findings += apply_overrides(root, changes)
-    config = validated(root, findings)
-    name = _run_name(default_name or "")
-    if config.name is None and name:
-        config = config.model_copy(update={"name": name})
-    return resolve(config)
-
-
-def _run_name(text: str) -> str:
-    """The text with `-` for all that cannot stand in the name of a run; empty if nothing is left."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100]
+    return resolve(validated(root, findings))

@@ -109,6 +109,13 @@ def conflicts(config: Config) -> Iterator[Conflict]:
             "lbfgs learns the curvature from exact gradients, and a clipped gradient would mislead it",
             "leave training.clip_grad_norm out, or use another optimizer",
         )
+    if config.scheduler.warmup >= training.epochs:
+        yield Conflict(
+            ("scheduler", "warmup"),
+            ("scheduler", "training"),
+            f"a warmup of {config.scheduler.warmup:g} epochs leaves nothing of {training.epochs} for the schedule",
+            "set a shorter scheduler.warmup, or more training.epochs",
+        )
     if training.batch_size == 1 and config.model.normalization == "batch":
         yield Conflict(
             ("training", "batch_size"),

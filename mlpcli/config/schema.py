@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from mlpcli.config.datasets import EMNIST_FACTS, FACTS, Facts
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Width = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -379,7 +379,7 @@ Optimizer = Annotated[
 class SchedulerSection(Section):
     """What every schedule has in common."""
 
-    warmup: NonNegative = 0.0
+    warmup: Annotated[float, Field(ge=0, le=100_000_000, allow_inf_nan=False)] = 0.0
     """Epochs (fractions too) over which the learning rate first rises, linearly."""
 
 
@@ -400,7 +400,7 @@ class Step(SchedulerSection):
 
 
 class Cosine(SchedulerSection):
-    """Half a cosine from the learning rate to `end_factor` of it at the last step (Loshchilov & Hutter
+    """Half a cosine from the learning rate to `end_factor` of it just after the last step (Loshchilov & Hutter
     2017)."""
 
     name: Literal["cosine"]
@@ -409,7 +409,7 @@ class Cosine(SchedulerSection):
 
 
 class Linear(SchedulerSection):
-    """A straight line from the learning rate to `end_factor` of it at the last step."""
+    """A straight line from the learning rate to `end_factor` of it just after the last step."""
 
     name: Literal["linear"]
     end_factor: Fraction = 0.0

@@ -92,12 +92,12 @@ def train(
         # before torch is imported: a wrong config is answered at once
         settings = _load(config, overrides)
 
-    from mlpcli import console, experiment
+    from mlpcli import console, experiment, resuming
 
     console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
     try:
-        training = experiment.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
+        training = resuming.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
     except KeyboardInterrupt:
         raise Interrupted("interrupted before the training began", 130) from None
     with closing(training.run):

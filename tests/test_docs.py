@@ -16,7 +16,7 @@ import pytest
 from command import Done, mlpcli, succeeds
 from typer.main import get_command
 
-from mlpcli import experiment
+from mlpcli import resuming
 from mlpcli.cli import app
 from mlpcli.config import config_schema, parse_config
 from mlpcli.config.expected import SchemaTree
@@ -245,7 +245,7 @@ def test_every_module_is_in_the_architecture() -> None:
 
 
 def test_the_keys_that_may_change_on_resume_are_listed() -> None:
-    assert all(f"`{key}`" in text_of("docs/runs.md") for key in experiment.MAY_CHANGE)
+    assert all(f"`{key}`" in text_of("docs/runs.md") for key in resuming.MAY_CHANGE)
 
 
 def anchors(document: Path) -> set[str]:

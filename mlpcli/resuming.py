@@ -1,0 +1,176 @@
+"""Continue a run exactly where its last checkpoint stands, or say what is missing."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlpcli import checkpoints, data
+from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config
+from mlpcli.environment import environment
+from mlpcli.errors import CheckpointError, DataError, RunError, UnsafeCheckpointError
+from mlpcli.experiment import Experiment, build_trainer, closed_on_error
+from mlpcli.network import build_network
+from mlpcli.progress import Progress
+from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics
+from mlpcli.training import Trainer
+
+log = logging.getLogger("mlpcli")
+
+MAY_CHANGE = (
+    "training.epochs",
+    "training.device",
+    "training.checkpoint_seconds",
+    "data.root",
+    "data.download",
+)
+"""Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
+
+
+SPANNING = ("cosine", "linear", "one_cycle")
+"""Schedules that depend on how long the training is."""
+
+
+def resume(path: Path, overrides: Sequence[str]) -> Experiment:
+    """Open a run where its last readable checkpoint stands.
+
+    Raises:
+        RunError: no such run, another process trains in it, or the overrides change what was trained.
+        CheckpointError: no checkpoint of it can be read.
+        DataError: the data is not what the run was trained on.
+    """
+    run = Run.open(path)
+    with closed_on_error(run):
+        return _resumed(run, overrides)
+
+
+def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
+    path = run.path
+    config = load_config(path / CONFIG, overrides)
+    state, source = _last_readable(run)
+    if state is not None:
+        before = config_from_plain(state["config"])
+        refused = [key for key in changed_keys(before, config) if not _may_change(key)]
+        if refused:
+            raise RunError(
+                f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
+                f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
+                "    for anything else start a new run"
+            )
+        with checkpoints.content_of(source):
+            begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
+        if config.training.epochs < begun:
+            raise RunError(
+                f"training.epochs={config.training.epochs} is less than the {begun} epochs that {path} has begun"
+            )
+    started = time.monotonic()
+    dataset = data.load(config.data, config.seed)
+    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    trainer = build_trainer(config, dataset, network)
+    experiment = Experiment(config, dataset, network, trainer, run, started)
+    if state is None:
+        log.warning("%s has no checkpoint yet: starting from the beginning", path)
+        run.keep_metrics(0)
+    else:
+        with checkpoints.content_of(source):
+            fingerprint = state["data"]["description"]["fingerprint"]
+        if fingerprint != dataset.description.fingerprint:
+            raise DataError(
+                f"the data is not what {path} was trained on: fingerprint {dataset.description.fingerprint}, "
+                f"expected {fingerprint}\n    restore the files, or start a new run"
+            )
+        with checkpoints.content_of(source):
+            _load(trainer, state, before, config)
+        lines = run.keep_metrics(trainer.epoch)
+        missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
+        if missing:
+            log.warning("metrics.jsonl lacks epochs %s; the training itself is complete", missing)
+        if before.training.epochs != config.training.epochs and config.scheduler.name in SPANNING:
+            log.warning(
+                "%s spans the whole training: so far it spanned %d epochs, from here on it spans %d",
+                config.scheduler.name,
+                before.training.epochs,
+                config.training.epochs,
+            )
+        _check_best(experiment)
+    experiment.save()  # last.pt may be absent or damaged, and the config may have changed
+    if not trainer.finished:
+        (path / SUMMARY).unlink(missing_ok=True)
+    surroundings = read_json(path / ENVIRONMENT)
+    surroundings.setdefault("resumed", []).append(
+        environment(network.device, config.seed, network.description.fingerprint)
+    )
+    run.write(ENVIRONMENT, surroundings)
+    run.write(CONFIG, dump_config(config))
+    return experiment
+
+
+def _load(trainer: Trainer, state: dict[str, Any], before: Config, config: Config) -> None:
+    """Load the state, except for what a change of early stopping leaves without meaning."""
+    old, new = before.training.early_stopping, config.training.early_stopping
+    if old is not None and new is not None and (old.monitor, old.mode) != (new.monitor, new.mode):
+        state["early_stopping"] = None
+    trainer.load_state_dict(state)
+    if trainer.early_stopping is None:
+        trainer.stopped_early = False
+    else:
+        _, progress, patience = trainer.early_stopping
+        trainer.stopped_early = progress.stale >= patience
+
+
+def _check_best(experiment: Experiment) -> None:
+    """See to it that best.pt is of the epoch that the training takes for the best so far.
+
+    It is not where it was damaged, or where the run was killed after writing it and before last.pt. Then the best
+    is chosen anew, from the epochs to come: for a killed run the first of them is the same epoch again.
+
+    Raises:
+        CheckpointError: it is not, and there are no epochs to come.
+    """
+    trainer, path = experiment.trainer, experiment.run.best
+    if trainer.best.epoch == 0:
+        return
+    try:
+        state = checkpoints.load(path)
+        with checkpoints.content_of(path):
+            changed = changed_keys(config_from_plain(state["config"]), experiment.config)
+            epoch = -1 if any(not _may_change(key) for key in changed) else int(state["position"]["epoch"])
+        problem = f"{path} is not of epoch {trainer.best.epoch}, the best so far"
+    except CheckpointError as error:
+        epoch, problem = -1, str(error)
+    if epoch == trainer.best.epoch:
+        return
+    if trainer.epoch == trainer.best.epoch and trainer.step_in_epoch == 0:
+        log.warning("%s\n    written again from %s", problem, experiment.run.last)
+        experiment.save(is_best=True)
+        return
+    if trainer.finished:
+        raise CheckpointError(
+            f"{problem}\n    the weights of the best epoch are lost; those of the last one can be measured: "
+            f"mlpcli eval {experiment.run.path} --checkpoint last"
+        )
+    if epoch != trainer.epoch + 1:
+        log.warning("%s\n    the best epoch will be chosen from those to come", problem)
+    trainer.best = Progress(trainer.best.less)
+
+
+def _may_change(key: str) -> bool:
+    return key in MAY_CHANGE or key.startswith("training.early_stopping")
+
+
+def _last_readable(run: Run) -> tuple[dict[str, Any] | None, Path]:
+    """The newest checkpoint that can be read, and its path; None where the run was ended before its first."""
+    if not run.last.exists() and not run.best.exists():
+        if read_metrics(run.path):
+            raise CheckpointError(f"{run.path} has metrics, but both {LAST} and {BEST} are missing")
+        return None, run.last
+    try:
+        return checkpoints.load(run.last), run.last
+    except UnsafeCheckpointError:
+        raise
+    except CheckpointError as error:
+        if not run.best.exists():
+            raise
+        log.warning("%s\n    continuing from %s instead", error, run.best)
+        return checkpoints.load(run.best), run.best

@@ -47,10 +47,16 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
 
 def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
     path = run.path
-    config = load_config(path / CONFIG, overrides)
     state, source = _last_readable(run)
-    if state is not None:
-        before = config_from_plain(state["config"])
+    if state is None:
+        config = load_config(path / CONFIG, overrides)
+    else:
+        # the checkpoint's own, which is whole where it is; config.yaml may have been damaged or edited
+        before, config = (config_from_plain(state["config"], more) for more in ((), overrides))
+        if (path / CONFIG).read_bytes() != dump_config(before).encode():
+            log.warning(
+                "%s is not what the run was trained with; it is written anew from %s", path / CONFIG, source
+            )
         refused = [key for key in changed_keys(before, config) if not _may_change(key)]
         if refused:
             raise RunError(

@@ -317,3 +317,16 @@ def test_values_at_the_bounds_end_in_no_traceback(capsys):
     assert cli("train", "iris", "scheduler={name: cosine, warmup: 60}") == 2
     assert "leaves nothing of 60 for the schedule" in capsys.readouterr().err
     assert cli("train", "iris", "optimizer.lr=1e30", "model.activation=relu", "-q") == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"name: iris\ndata:\n  data", b"\xff\x00", b"seed: 3\ndata: {dataset: iris}\n"]
+)
+def test_a_damaged_config_of_a_run_is_written_anew_from_the_checkpoint(content, capsys):
+    assert cli("train", "iris", "training.epochs=2", "scheduler=constant", "-q") == 0
+    config = Path("runs/iris/config.yaml")
+    before = config.read_text()
+    config.write_bytes(content)
+    assert cli("train", "--resume", "runs/iris", "training.epochs=3", "-q") == 0
+    assert "config.yaml is not what the run was trained with" in capsys.readouterr().err
+    assert config.read_text() == before.replace("epochs: 2", "epochs: 3")

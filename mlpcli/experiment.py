@@ -189,6 +189,7 @@ class Experiment:
             return before
         lines = self.run.keep_metrics(self.trainer.epoch)
         last = lines[-1] if lines else {}
+        at_best = next((line for line in lines if line["epoch"] == self.trainer.best.epoch), {})
         self.network.model.load_state_dict(checkpoints.load(self.run.best)["model"])
         test = self.network.measure(self.dataset.test).metrics
         best = self.trainer.best
@@ -202,7 +203,13 @@ class Experiment:
             "stopped_early": self.trainer.stopped_early,
             "epochs": self.trainer.epoch,
             "steps": self.trainer.step,
-            "best": {"epoch": best.epoch, "monitor": self.trainer.monitor, "value": best.best},
+            "best": {
+                "epoch": best.epoch,
+                "monitor": self.trainer.monitor,
+                "value": best.best,
+                "train": at_best.get("train", {}),
+                "validation": at_best.get("validation", {}),
+            },
             "train": last.get("train", {}),
             "validation": last.get("validation", {}),
             "test": test,

@@ -130,4 +130,4 @@ def forward(model: nn.Sequential, inputs: Tensor, bfloat16: bool) -> Tensor:
     if not bfloat16:
         return model(inputs)  # type: ignore[no-any-return]  # torch types a module's result as Any
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
-        return model(inputs).float()  # type: ignore[no-any-return]
+        return model(inputs).float()  # type: ignore[no-any-return]  # likewise

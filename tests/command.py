@@ -8,10 +8,14 @@ import io
 import json
 import logging
 import signal
+import subprocess
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+import pytest
 
 from mlpcli.cli import main
 
@@ -69,3 +73,17 @@ def succeeds(*arguments: str | PathLike[str], terminal: bool = False) -> Done:
     done = mlpcli(*arguments, terminal=terminal)
     assert done.code == 0, done
     return done
+
+
+def project_files(root: Path) -> list[str]:
+    """The files of the project, relative to `root`: what git tracks, and what it does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("this is no git repository, so nothing tells its files from others")
+    return [name for name in listed.stdout.split("\0") if name]

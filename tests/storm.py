@@ -15,7 +15,7 @@ from pathlib import Path
 import sklearn.datasets  # noqa: F401  # imported here so that no child spends its life importing
 import torch
 
-import mlpcli.experiment  # noqa: F401
+import mlpcli.experiment  # noqa: F401  # likewise
 from mlpcli.cli import main
 
 CONFIG = [

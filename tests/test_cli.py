@@ -471,6 +471,8 @@ def test_the_numbers_are_those_of_the_training_to_the_last_digit(digits: Path) -
         assert succeeds("eval", digits, *arguments).json["metrics"] == lines[epoch - 1]["validation"]
     measured = [line["validation"]["accuracy"] for line in lines]
     assert summary["best"]["value"] == max(measured) == measured[best - 1]
+    assert summary["best"]["validation"] == lines[best - 1]["validation"]
+    assert summary["best"]["train"] == lines[best - 1]["train"]
     assert (summary["train"], summary["validation"]) == (lines[-1]["train"], lines[-1]["validation"])
 
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from command import Done, mlpcli, succeeds
+from command import Done, mlpcli, project_files, succeeds
 from typer.main import get_command
 
 from mlpcli import resuming
@@ -311,16 +311,7 @@ REGISTRIES.append("python" + "hosted.org")
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode:
-        pytest.skip("this is no git repository, so nothing tells its files from others")
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in project_files(ROOT):
         path = ROOT / name
         content = path.read_bytes() if path.is_file() else b""
         assert not [host for host in REGISTRIES if host.encode() in content], name

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command import project_files
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -46,17 +47,8 @@ class Copy:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode:
-        pytest.skip("this is no git repository, so nothing tells its files from others")
     project = tmp_path_factory.mktemp("project")
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in project_files(ROOT):
         if (ROOT / name).is_file():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, project / name)

@@ -1,12 +1,12 @@
 """Runs that are killed, interrupted, starved of disk, damaged or shared: nothing is lost, and all is said."""
 
+import itertools
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,18 @@ def test_killed_at_30_random_instants_it_always_resumes_to_the_same_bytes(tmp_pa
         assert_same_run(tmp_path / "reference", stormy)
 
 
+def send_at_steps(monkeypatch: pytest.MonkeyPatch, number: int, *steps: int) -> None:
+    """Send this process a signal during those steps of SGD, counted from 1 over all trainings to come."""
+    step, done = torch.optim.SGD.step, itertools.count(1)
+
+    def and_a_signal(self, *arguments):
+        if next(done) in steps:
+            os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", and_a_signal)
+
+
 def interrupt(run: Path, *numbers: int) -> tuple[int, str]:
     """Train until some epochs are done, send the signals, and return the exit code and stderr."""
     process = subprocess.Popen(
@@ -96,18 +108,8 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, number
 def test_interrupted_inside_an_epoch_and_resumed_is_uninterrupted(tmp_path, monkeypatch):
     config = ["digits", "training.epochs=3", "training.device=cpu", "model.dropout=0.5"]
     assert cli("train", *config, "-o", "whole", "-q") == 0
-    steps = 0
-    step = torch.optim.SGD.step
-
-    def and_then_ctrl_c(self, *arguments):
-        nonlocal steps
-        steps += 1
-        if steps in (5, 30, 42):  # in the first epoch, in the second, and at the last step of the second
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", and_then_ctrl_c)
-    assert threading.current_thread() is threading.main_thread()
+    # in the first epoch, in the second, and at the last step of the second
+    send_at_steps(monkeypatch, signal.SIGINT, 5, 30, 42)
     assert cli("train", *config, "-o", "parts", "-q") == 130
     assert torch.load("parts/checkpoints/last.pt", weights_only=True)["position"]["step"] == 5
     assert cli("train", "--resume", "parts", "-q") == 130
@@ -274,17 +276,7 @@ def test_a_lost_best_checkpoint_of_a_finished_run_is_said(capsys):
 def test_a_signal_at_the_last_step_is_obeyed(number, monkeypatch, capsys):
     config = ["iris", "training.epochs=2", "training.batch_size=1000", "training.device=cpu"]
     assert cli("train", *config, "-o", "whole", "-q") == 0
-    steps = 0
-    step = torch.optim.SGD.step
-
-    def and_then_a_signal(self, *arguments):
-        nonlocal steps
-        steps += 1
-        if steps == 2:
-            os.kill(os.getpid(), number)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", and_then_a_signal)
+    send_at_steps(monkeypatch, number, 2)
     assert cli("train", *config, "-o", "run", "-q") == 128 + number
     assert not Path("run/summary.json").exists()
     assert cli("train", "--resume", "run", "-q") == 0

@@ -155,7 +155,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """As PyYAML's, but bounded, and a value with a tag of its own gets the tag `!`."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types
         self._count += 1
         if self._count > MAX_NODES:
             raise _refusal(f"more than {MAX_NODES:,} values", event.start_mark)

@@ -7,10 +7,10 @@ RUN ?= runs/digits
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval test check format bench clean
+.PHONY: help setup demo train eval test check format bench bench-scaling clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Make the environment in .venv
 $(VENV)/.installed: pyproject.toml
@@ -44,9 +44,18 @@ format: setup ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure start-up and the training loop against a bare PyTorch loop
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP_ARGS) --editable '.[dev,bench]'
+	touch $@
+
+bench: $(VENV)/.bench ## Measure start-up, memory, evaluation, and training against other libraries
 	$(BIN)/python bench/startup.py
-	$(BIN)/python bench/loop.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/evaluation.py
+	$(BIN)/python bench/peers.py
+
+bench-scaling: $(VENV)/.bench ## Measure how the time grows with samples, width and depth
+	$(BIN)/python bench/scaling.py
 
 clean: ## Remove the environment and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

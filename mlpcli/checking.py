@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpcli.config import Config, to_plain
+from mlpcli.config.rules import not_explicit
 from mlpcli.config.schema import FULL_BATCH, LBFGS, DataSection, DigitsData, Momentum, RMSprop, TableData
 from mlpcli.layers import mlp_layers, step_cost
 
@@ -65,6 +66,7 @@ def describe(config: Config) -> dict[str, Any]:
     )
     return {
         "config": to_plain(config),
+        "engine": {"name": config.training.engine, "because": not_explicit(config)},
         "task": facts.task,
         "training_samples": samples,
         "layers": [asdict(layer) | {"flops": layer.flops} for layer in layers],
@@ -81,11 +83,12 @@ def describe_data(dataset: "Dataset") -> dict[str, Any]:
     for name, split in splits.items():
         if split is None:
             continue
+        lows, highs = zip(*(inputs.aminmax() for inputs, _ in split.chunks()), strict=True)
         row: dict[str, Any] = {
             "samples": len(split),
-            "dtype": str(split.inputs.dtype).removeprefix("torch."),
-            "minimum": float(split.inputs.min()),
-            "maximum": float(split.inputs.max()),
+            "dtype": str(split.stored.dtype).removeprefix("torch."),
+            "minimum": float(min(lows)),
+            "maximum": float(max(highs)),
         }
         if description.task == "classification":
             row["per_class"] = split.targets.bincount(minlength=description.outputs).tolist()
@@ -96,9 +99,10 @@ def describe_data(dataset: "Dataset") -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Versions, devices, threads, and where data and runs are looked for."""
+    """Versions, devices, threads, where data and runs are looked for, and the cache."""
     import torch
 
+    from mlpcli.data import cache
     from mlpcli.environment import versions
 
     return {
@@ -109,6 +113,8 @@ def machine() -> dict[str, Any]:
         "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "data": str(Path("data").resolve()),
         "runs": str(Path("runs").resolve()),
+        "cache": str(cache.folder()),
+        "cache_bytes": cache.size(),
         "starters": str(_starters()),
     }
 

@@ -14,7 +14,7 @@ import torch
 from mlpcli.errors import CheckpointError, UnsafeCheckpointError
 from mlpcli.runs import write_whole
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(state: Mapping[str, Any], *paths: Path) -> None:
@@ -41,7 +41,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, str):
         return sys.intern(value)
     if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() != value.nbytes:
-        return value.clone()
+        return value.clone(memory_format=torch.contiguous_format)
     return value
 
 

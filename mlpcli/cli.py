@@ -164,8 +164,19 @@ def _opening(training: Any) -> str:
     at = f", continuing at epoch {trainer.epoch + 1}, step {trainer.step}" if trainer.step else ""
     return (
         f"{training.run.path}: {dataset.description.name} ({', '.join(splits)}), {parameters:,} parameters, "
-        f"{network.device}{at}"
+        f"{_arithmetic(training)}{at}"
     )
+
+
+def _arithmetic(training: Any) -> str:
+    """Device, threads and engine, and why it is not the explicit one."""
+    from mlpcli.config.rules import not_explicit
+
+    settings = training.config.training
+    device = str(training.network.device)
+    threads = f", {settings.threads} thread{'s' if settings.threads > 1 else ''}" if device == "cpu" else ""
+    because = not_explicit(training.config)
+    return f"{device}{threads}, {settings.engine} engine{f' ({because})' if because else ''}"
 
 
 def _interrupted(training: Any, number: int) -> Interrupted:

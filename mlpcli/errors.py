@@ -5,7 +5,7 @@
     + UsageError              a command line that cannot be carried out
     + ConfigError             a config, with every problem found in it
     + DataError               a data set that is absent, damaged or does not fit the config
-    + DeviceError             a device that this machine lacks
+    + DeviceError             a device or a compiler that this machine lacks
     + RunError                a run directory that is absent, taken, in use or incomplete
     + CheckpointError         a checkpoint that is damaged or foreign
       - UnsafeCheckpointError one that holds code
@@ -86,7 +86,7 @@ class DataError(UserError):
 
 
 class DeviceError(UserError):
-    """A device that this machine lacks."""
+    """A device or a compiler that this machine lacks."""
 
 
 class RunError(UserError):

@@ -1,17 +1,17 @@
 """A model on a split -> numbers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mlpcli.model import forward
-from mlpcli.objective import Loss, Metrics
+from mlpcli.batches import Batches
+from mlpcli.model import Inference
+from mlpcli.objective import Metrics
 
-CHUNK_NUMBERS = 2**22
-"""Numbers of the widest layer that are in memory at once. A constant: the same chunks give the same sums, so
-evaluating a checkpoint again gives the numbers that training wrote, to the last digit."""
+CHUNK_NUMBERS = 2**19
+"""Numbers of the widest layer that are in memory at once: what the CPU's cache holds. A constant: the same chunks
+give the same sums, so evaluating a checkpoint again gives the numbers that training wrote, to the last digit."""
 
 
 @dataclass(frozen=True)
@@ -49,42 +49,32 @@ class Evaluation:
         return rows
 
 
+def chunk_rows(model: nn.Sequential) -> int:
+    """Samples that are measured at once."""
+    widest = max(max(m.in_features, m.out_features) for m in model if isinstance(m, nn.Linear))
+    return max(1, CHUNK_NUMBERS // widest)
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Sequential,
-    loss: Loss,
-    inputs: Tensor,
-    targets: Tensor,
-    prepare: Callable[[Tensor], Tensor],
+    batches: Batches,
     metrics: Metrics,
     *,
-    confusion: bool = False,
     bfloat16: bool = False,
 ) -> Evaluation:
     """Measure the model in evaluation mode (dropout off, running statistics); its mode is restored.
 
     Args:
         model: maps prepared inputs (n, features) to outputs (n, k).
-        loss: (outputs, targets) -> mean.
-        inputs: (n, features) as stored, at least one.
-        targets: (n,) class indices, or (n, k) standardised real numbers.
-        prepare: maps a block of stored inputs to what the model sees.
+        batches: of at least one sample, in stored order.
         metrics: fresh sums to add to.
-        confusion: whether to count predicted classes by true class.
         bfloat16: whether the forward pass runs in bfloat16.
     """
-    widest = max([inputs.shape[1], *(m.out_features for m in model if isinstance(m, nn.Linear))])
-    rows = max(1, CHUNK_NUMBERS // widest)
-    counts: Tensor | None = None
     was_training = model.training
     model.eval()
-    for chunk, expected in zip(inputs.split(rows), targets.split(rows), strict=True):
-        outputs = forward(model, prepare(chunk), bfloat16)
-        metrics.add(outputs, expected, loss(outputs, expected))
-        if confusion and not metrics.regression:
-            classes = outputs.shape[1]
-            pairs = torch.bincount(expected * classes + outputs.argmax(1), minlength=classes * classes)
-            counts = pairs if counts is None else counts + pairs
+    outputs_of = Inference(model, batches.batch_size, bfloat16)
+    for inputs, targets in batches.epoch(0):
+        metrics.add(outputs_of(inputs), targets)
     model.train(was_training)
-    square = None if counts is None else counts.view(outputs.shape[1], outputs.shape[1]).cpu()
-    return Evaluation(len(inputs), metrics.result(), square)
+    return Evaluation(len(batches), metrics.result(), metrics.confusion())

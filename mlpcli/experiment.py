@@ -13,19 +13,23 @@ from typing import Any
 import torch
 
 from mlpcli import __version__, checkpoints, data
+from mlpcli.autograd import Autograd
 from mlpcli.config import Config, dump_config, to_plain
 from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
+from mlpcli.cuda_graph import Captured
 from mlpcli.data import Dataset, Split
 from mlpcli.environment import environment
 from mlpcli.errors import DataError, DivergedError
-from mlpcli.network import Network, build_network, open_target
+from mlpcli.explicit import Explicit
+from mlpcli.network import Network, network_for, open_target
 from mlpcli.objective import less_is_better
 from mlpcli.optim import lr_factor, make_optimizer
 from mlpcli.progress import Plateau, Progress
 from mlpcli.runs import SUMMARY, Run, read_json
 from mlpcli.seeds import stream_seed
-from mlpcli.training import Batches, NonFinite, Record, Trainer
+from mlpcli.threads import fastest_threads, flush_denormals
+from mlpcli.training import Engine, NonFinite, Record, Trainer
 
 log = logging.getLogger("mlpcli")
 
@@ -43,12 +47,8 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
             f"batch normalization needs 2 samples in every batch, but {samples} training samples in batches of "
             f"{batch_size} leave a last batch of 1\n    {remedy}model.normalization=layer"
         )
-    batches = Batches(
-        inputs=dataset.train.inputs.to(network.device),
-        targets=network.targets(dataset.train),
-        prepare=network.prepare,
-        batch_size=batch_size,
-        shuffle_seed=None if full_batch else stream_seed(config.seed, "shuffle"),
+    batches = network.batches(
+        dataset.train, batch_size, None if full_batch else stream_seed(config.seed, "shuffle")
     )
     assert training.monitor is not None, "a resolved config has a monitor"
     schedule = config.scheduler.model_dump()
@@ -62,10 +62,12 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
             min(1.0, section.min_lr / optimizer.lr),
         )
     torch.manual_seed(stream_seed(config.seed, "dropout"))
+    moves = make_optimizer(network.model.parameters(), **optimizer.model_dump())
     return Trainer(
         model=network.model,
         loss=network.loss,
-        optimizer=make_optimizer(network.model.parameters(), **optimizer.model_dump()),
+        optimizer=moves,
+        engine=_engine(config, network, moves, batch_size),
         batches=batches,
         metrics=network.metrics(dataset.train, top5=False),
         lr=optimizer.lr,
@@ -83,14 +85,27 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
         validate=None if dataset.validation is None else _validator(network, dataset.validation),
         plateau=plateau,
         early_stopping=_early_stopping(config),
+    )
+
+
+def _engine(config: Config, network: Network, optimizer: torch.optim.Optimizer, batch_size: int) -> Engine:
+    training = config.training
+    if training.engine == "explicit":
+        explicit = Explicit(network.model, network.loss, optimizer, batch_size, training.clip_grad_norm)
+        return Captured(explicit, batch_size) if network.device.type == "cuda" else explicit
+    return Autograd(
+        network.model,
+        network.loss,
+        optimizer,
         clip_grad_norm=training.clip_grad_norm,
         bfloat16=training.precision == "bfloat16",
+        compiled=training.compile,
     )
 
 
 def _validator(network: Network, split: Split) -> Callable[[], dict[str, float]]:
-    on_device = split.to(network.device)
-    return lambda: network.measure(on_device).metrics
+    measure = network.measurer(split)
+    return lambda: measure().metrics
 
 
 def _is_less_better(monitor: str) -> bool:
@@ -169,6 +184,7 @@ class Experiment:
                 "target_scale": None
                 if self.network.target_scale is None
                 else self.network.target_scale.state_dict(),
+                "class_weights": self.network.loss.class_weights,
             },
             **self.trainer.state_dict(),
         }
@@ -244,9 +260,12 @@ class Experiment:
 def start(config: Config, output: Path | None) -> Experiment:
     """Load the data, build everything, make the run directory and write its first checkpoint."""
     started = time.monotonic()
+    flush_denormals()
     dataset = data.load(config.data, config.seed)
-    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
+    if config.training.threads == "auto":
+        config = with_threads(config, fastest_threads(trainer))
     assert config.name is not None, "a resolved config has a name"
     surroundings = environment(network.device, config.seed, network.description.fingerprint)
     run = Run.create(output, config.name, dump_config(config), surroundings)
@@ -254,6 +273,11 @@ def start(config: Config, output: Path | None) -> Experiment:
     with closed_on_error(run):
         experiment.save()
     return experiment
+
+
+def with_threads(config: Config, threads: int) -> Config:
+    """The config as a run keeps it: training it again rounds the same way."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"threads": threads})})
 
 
 @contextmanager
@@ -278,6 +302,7 @@ def evaluate_target(
     Raises:
         DataError: the split does not exist, or the data is absent.
     """
+    flush_denormals()
     config, network, path = open_target(target, which, overrides)
     dataset = data.load(config.data, config.seed)
     if dataset.description.fingerprint != network.description.fingerprint:

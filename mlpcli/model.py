@@ -1,9 +1,10 @@
 """The multi-layer perceptron as a plain `torch.nn.Sequential`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlpcli.layers import Layer, mlp_layers
@@ -125,9 +126,93 @@ def initialize(model: nn.Sequential, init: str, activation: str) -> None:
             nn.init.zeros_(linear.bias)
 
 
+ALIGNMENT = 64
+"""Numbers: every tensor of a flat buffer starts at a multiple, as the fastest matrix products want it."""
+
+
+@torch.no_grad()
+def flatten(model: nn.Sequential) -> Tensor:
+    """Move all parameters into one buffer, of which they become views; returns the buffer.
+
+    A weight of shape (outputs, inputs) is stored as its transpose. Values, shapes and names stay, and
+    `load_state_dict` writes into the buffer.
+    """
+    parameters = list(model.parameters())
+    length = sum(_aligned(p.numel()) for p in parameters)
+    flat = parameters[0].new_zeros(length, requires_grad=False)
+    for parameter, view in zip(parameters, flat_views(model, flat), strict=True):
+        view.copy_(parameter)
+        parameter.data = view
+    return flat
+
+
+def flat_views(model: nn.Sequential, flat: Tensor) -> Iterator[Tensor]:
+    """The places of the parameters in a buffer laid out by `flatten`, in order and in their shapes."""
+    start = 0
+    for parameter in model.parameters():
+        place = flat[start : start + parameter.numel()]
+        yield place.view(parameter.shape[::-1]).t() if parameter.ndim == 2 else place
+        start += _aligned(parameter.numel())
+
+
+def _aligned(numbers: int) -> int:
+    return -(-numbers // ALIGNMENT) * ALIGNMENT
+
+
 def forward(model: nn.Sequential, inputs: Tensor, bfloat16: bool) -> Tensor:
     """The model's outputs; with `bfloat16` its products run in that type and the outputs are float32."""
     if not bfloat16:
         return model(inputs)  # type: ignore[no-any-return]  # torch types a module's result as Any
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
         return model(inputs).float()  # type: ignore[no-any-return]  # likewise
+
+
+aten = torch.ops.aten
+
+IN_PLACE: dict[type[nn.Module], Callable[[Tensor], object]] = {
+    nn.ReLU: torch.relu_,
+    nn.LeakyReLU: F.leaky_relu_,
+    nn.GELU: aten.gelu_,
+    nn.SiLU: aten.silu_,
+    nn.Tanh: torch.tanh_,
+    nn.Sigmoid: torch.sigmoid_,
+}
+
+
+class Inference:
+    """The model's outputs in evaluation mode, computed in buffers that are made once.
+
+    Args:
+        model: as `build_mlp` makes it, in evaluation mode; its weights may be copied here.
+        rows: the most samples of one call.
+        bfloat16: whether products run in that type.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Sequential, rows: int, bfloat16: bool = False) -> None:
+        self._model = model
+        self._bfloat16 = bfloat16
+        linears = [layer for layer in model if isinstance(layer, nn.Linear) and not bfloat16]
+        self._buffers = {layer: layer.weight.new_empty((rows, layer.out_features)) for layer in linears}
+        # transposed whichever engine trained them, because the layout decides how the products round
+        self._weights = {layer: layer.weight.t().contiguous() for layer in linears}
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The outputs (n, k) of prepared inputs (n, features), which stay as they are; valid until the next
+        call."""
+        if self._bfloat16:
+            return forward(self._model, inputs, bfloat16=True)
+        x = inputs
+        for layer in self._model:
+            if isinstance(layer, nn.Linear):
+                out = self._buffers[layer][: len(x)]
+                if layer.bias is None:
+                    x = torch.mm(x, self._weights[layer], out=out)
+                else:
+                    x = torch.mm(x, self._weights[layer], out=out).add_(layer.bias)
+            elif type(layer) in IN_PLACE:
+                IN_PLACE[type(layer)](x)
+            elif not isinstance(layer, nn.Dropout):
+                x = layer(x)
+        return x

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,22 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from mlpcli import checkpoints
+from mlpcli.batches import Batches
 from mlpcli.config import Config, changed_keys, config_from_plain
-from mlpcli.config.schema import TOP5_CLASSES
-from mlpcli.data import Description, Preprocessing, Split, TargetScale
+from mlpcli.config.schema import TOP5_CLASSES, CrossEntropy
+from mlpcli.data import Dataset, Description, Preprocessing, Split, TargetScale
 from mlpcli.errors import CheckpointError, DeviceError, UsageError
-from mlpcli.evaluation import Evaluation, evaluate
+from mlpcli.evaluation import Evaluation, chunk_rows, evaluate
 from mlpcli.model import build_mlp
-from mlpcli.objective import Loss, Metrics, make_loss
+from mlpcli.objective import Loss, Metrics
 from mlpcli.runs import BEST, LAST, require_run
 from mlpcli.seeds import stream_seed
 
 log = logging.getLogger("mlpcli")
 
-PLACES = ("training.device", "data.root", "data.download")
+PLACES = ("training.device", "training.threads", "data.root", "data.download")
 """Keys that say where things are: a trained model is the same with other values."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.float32,
+    "float64": torch.float64,
+}
 """Type of the parameters and inputs for each `training.precision`."""
 
 
@@ -74,44 +80,96 @@ class Network:
         """Type of inputs and parameters."""
         return DTYPES[self.precision]
 
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Stored inputs as the model sees them."""
-        return self.preprocessing(inputs, self.dtype)
-
     def targets(self, split: Split) -> Tensor:
         """Class indices, or standardised real numbers, on the device."""
         if self.target_scale is None:
             return split.targets.to(self.device)
         return self.target_scale.standardize(split.targets).to(self.device, self.dtype)
 
-    def metrics(self, split: Split, *, top5: bool) -> Metrics:
+    def metrics(self, split: Split, *, top5: bool, confusion: bool = False) -> Metrics:
         """Fresh sums for that split."""
         if self.target_scale is None:
-            with_top5 = top5 and self.description.outputs >= TOP5_CLASSES
-            return Metrics(regression=False, device=self.device, top5=with_top5)
+            classes = self.description.outputs
+            return Metrics(
+                self.loss,
+                regression=False,
+                device=self.device,
+                top5=top5 and classes >= TOP5_CLASSES,
+                confusion=classes if confusion else 0,
+            )
         standard = self.target_scale.standardize(split.targets)
         deviation = (standard - standard.mean(0)).square().sum(0)
-        return Metrics(regression=True, device=self.device, scale=self.target_scale.std, deviation=deviation)
+        return Metrics(
+            self.loss, regression=True, device=self.device, scale=self.target_scale.std, deviation=deviation
+        )
+
+    def batches(self, split: Split, batch_size: int, shuffle_seed: int | None = None) -> Batches:
+        """The samples of a split on the device, as the model sees them."""
+        there = split.to(self.device)
+        return Batches(
+            there.stored,
+            self.targets(split),
+            self.preprocessing.into,
+            batch_size,
+            shuffle_seed,
+            rows=there.rows,
+            dtype=self.dtype,
+        )
 
     def measure(self, split: Split, *, confusion: bool = False) -> Evaluation:
         """Every metric of the model on a split."""
-        return evaluate(
+        return self.measurer(split, confusion=confusion)()
+
+    def measurer(self, split: Split, *, confusion: bool = False) -> Callable[[], Evaluation]:
+        """What measures the model, as it then is, on a split that is made ready once."""
+        batches = self.batches(split, min(len(split), chunk_rows(self.model)))
+        return lambda: evaluate(
             self.model,
-            self.loss,
-            split.inputs.to(self.device),
-            self.targets(split),
-            self.prepare,
-            self.metrics(split, top5=True),
-            confusion=confusion,
+            batches,
+            self.metrics(split, top5=True, confusion=confusion),
             bfloat16=self.precision == "bfloat16",
         )
 
 
+def class_weights(config: Config, targets: Tensor) -> Tensor | None:
+    """What a sample of each class counts in the objective, float64 (classes,); None where all count alike.
+
+    Args:
+        config: its loss says which weights.
+        targets: class indices of the training split, for `balanced`: samples/(classes · samples of the class), and
+            0 for a class without samples.
+    """
+    if not isinstance(config.loss, CrossEntropy) or config.loss.class_weights == "none":
+        return None
+    if config.loss.class_weights == "balanced":
+        counts = targets.bincount(minlength=config.data.facts.outputs).double()
+        return torch.where(counts > 0, len(targets) / (len(counts) * counts.clamp(min=1)), 0.0)
+    return torch.tensor(config.loss.class_weights, dtype=torch.float64)
+
+
+def network_for(config: Config, dataset: Dataset) -> Network:
+    """The untrained network of a config for a data set that is loaded."""
+    weights = class_weights(config, dataset.train.targets)
+    return build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description, weights)
+
+
 def build_network(
-    config: Config, preprocessing: Preprocessing, target_scale: TargetScale | None, description: Description
+    config: Config,
+    preprocessing: Preprocessing,
+    target_scale: TargetScale | None,
+    description: Description,
+    weights: Tensor | None,
 ) -> Network:
-    """The untrained network of a config on its device, with weights from the `init` stream."""
+    """The untrained network of a config on its device, with weights from the `init` stream.
+
+    Args:
+        weights: of the classes, see `class_weights`.
+    """
     device = pick_device(config.training.device)
+    if config.training.threads != "auto":
+        torch.set_num_threads(config.training.threads)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = config.training.precision == "tf32"
     log.debug(
         "%s: %d threads, %s, data %s",
         device,
@@ -133,9 +191,13 @@ def build_network(
         seed=stream_seed(config.seed, "init"),
     )
     assert config.loss is not None, "a resolved config has a loss"
+    model = model.to(device, DTYPES[config.training.precision])
+    options = config.loss.model_dump(exclude={"class_weights"})
+    if weights is not None:
+        weights = weights.to(device)
     return Network(
-        model=model.to(device, DTYPES[config.training.precision]),
-        loss=make_loss(**config.loss.model_dump()),
+        model=model,
+        loss=Loss(**options, class_weights=weights),
         preprocessing=preprocessing,
         target_scale=target_scale,
         description=description,
@@ -174,7 +236,8 @@ def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tupl
         preprocessing = Preprocessing.from_state(state["data"]["preprocessing"])
         target_scale = None if scale is None else TargetScale.from_state(scale)
         description = Description.from_plain(state["data"]["description"])
-    network = build_network(config, preprocessing, target_scale, description)
+        weights = state["data"]["class_weights"]
+    network = build_network(config, preprocessing, target_scale, description, weights)
     with checkpoints.content_of(path):
         network.model.load_state_dict(state["model"])
     return config, network, path

@@ -1,11 +1,34 @@
 """Optimizers by name, and learning-rate schedules as functions of the step."""
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+
+def _without_dynamo(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """`cls` without the wrappers that import torch's compiler on first use, which takes as long as torch."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(cls, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(cls.step))
+    return type(cls.__name__, (cls,), methods)
+
+
+OPTIMIZERS = {
+    name: _without_dynamo(cls)
+    for name, cls in {
+        "gd": torch.optim.SGD,
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop,
+        "adagrad": torch.optim.Adagrad,
+        "lbfgs": torch.optim.LBFGS,
+    }.items()
+}
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], name: str, **options: Any) -> torch.optim.Optimizer:
@@ -15,27 +38,14 @@ def make_optimizer(parameters: Iterable[nn.Parameter], name: str, **options: Any
         ValueError: an unknown name.
         TypeError: an option that the optimizer lacks.
     """
-    if name in ("gd", "sgd"):
-        return torch.optim.SGD(parameters, **options)
-    if name == "adam":
-        return torch.optim.Adam(parameters, **options)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, **options)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, **options)
-    if name == "adagrad":
-        return torch.optim.Adagrad(parameters, **options)
+    if name not in OPTIMIZERS:
+        raise ValueError(f"no optimizer is called {name!r}")
     if name == "lbfgs":
         search = options.pop("line_search", "none")
         # torch's own tolerances stop it at four digits; the number of epochs is the user's to choose
-        return torch.optim.LBFGS(
-            parameters,
-            line_search_fn=None if search == "none" else search,
-            tolerance_grad=1e-12,
-            tolerance_change=1e-16,
-            **options,
-        )
-    raise ValueError(f"no optimizer is called {name!r}")
+        tolerances = {"tolerance_grad": 1e-12, "tolerance_change": 1e-16}
+        options |= tolerances | {"line_search_fn": None if search == "none" else search}
+    return OPTIMIZERS[name](parameters, **options)
 
 
 def lr_factor(

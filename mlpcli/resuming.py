@@ -10,10 +10,11 @@ from mlpcli import checkpoints, data
 from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config
 from mlpcli.environment import environment
 from mlpcli.errors import CheckpointError, DataError, RunError, UnsafeCheckpointError
-from mlpcli.experiment import Experiment, build_trainer, closed_on_error
-from mlpcli.network import build_network
+from mlpcli.experiment import Experiment, build_trainer, closed_on_error, with_threads
+from mlpcli.network import network_for
 from mlpcli.progress import Progress
 from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics
+from mlpcli.threads import fastest_threads, flush_denormals
 from mlpcli.training import Trainer
 
 log = logging.getLogger("mlpcli")
@@ -21,6 +22,8 @@ log = logging.getLogger("mlpcli")
 MAY_CHANGE = (
     "training.epochs",
     "training.device",
+    "training.engine",
+    "training.threads",
     "training.checkpoint_seconds",
     "data.root",
     "data.download",
@@ -40,6 +43,7 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
         CheckpointError: no checkpoint of it can be read.
         DataError: the data is not what the run was trained on.
     """
+    flush_denormals()
     run = Run.open(path)
     with closed_on_error(run):
         return _resumed(run, overrides)
@@ -72,8 +76,10 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
             )
     started = time.monotonic()
     dataset = data.load(config.data, config.seed)
-    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
+    if config.training.threads == "auto":
+        config = with_threads(config, fastest_threads(trainer))
     experiment = Experiment(config, dataset, network, trainer, run, started)
     if state is None:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)

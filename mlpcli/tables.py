@@ -64,6 +64,7 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
         for index, layer in enumerate(report["layers"])
     ]
     rows.append(("", "sum", "", f"{report['parameters']:,}", si(sum(x["flops"] for x in report["layers"]))))
+    engine, because = report["engine"]["name"], report["engine"]["because"]
     parts = [
         dump_config(config).rstrip(),
         columns(rows, ("layer", "kind", "in → out", "parameters", "FLOPs/sample")),
@@ -71,7 +72,8 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
         f"{si(step['flops'])}FLOP forward and backward\n"
         f"memory: {si(step['bytes'])}B = parameters {si(step['parameter_bytes'])}B + gradient "
         f"{si(step['gradient_bytes'])}B + optimizer {si(step['optimizer_bytes'])}B + activations "
-        f"{si(step['activation_bytes'])}B",
+        f"{si(step['activation_bytes'])}B\n"
+        f"engine: {engine}{f', because {because}' if because else ''}",
     ]
     if "data" in report:
         parts.append(_data(report["data"]))

@@ -3,22 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mlpcli.model import forward
+from mlpcli.batches import Batches
 from mlpcli.objective import Loss, Metrics
 from mlpcli.progress import Plateau, Progress
-from mlpcli.seeds import stream_seed
-
-BLOCK_BYTES = 2**20
-"""Samples are gathered and standardised this many bytes at a time: few calls, and the block stays in the cache."""
 
 CHECK_EVERY = 64
-"""Steps between two looks at the running loss for non-finite values; a look waits for the device."""
+"""Steps on the CPU between two looks at the running loss for non-finite values; on CUDA one looks each epoch."""
 
 
 class NonFinite(Exception):
@@ -34,50 +30,28 @@ class NonFinite(Exception):
         self.step = step
 
 
-@dataclass(frozen=True)
-class Batches:
-    """The training split in memory, served in mini-batches or chunks.
+class Engine(Protocol):
+    """How the gradient is computed and θ moved."""
 
-    Attributes:
-        inputs: (n, features), as stored (images in uint8).
-        targets: (n,) class indices, or (n, k) standardised real numbers.
-        prepare: maps a block of stored inputs to the numbers that the model sees.
-        batch_size: samples of a mini-batch; the last one of an epoch may be smaller.
-        shuffle_seed: of the shuffles; None for the stored order.
-    """
+    watch: Callable[[str, Tensor], None] | None
+    """Called with each affine layer's text and output where it is set."""
 
-    inputs: Tensor
-    targets: Tensor
-    prepare: Callable[[Tensor], Tensor]
-    batch_size: int
-    shuffle_seed: int | None
+    def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, first: bool = True) -> Tensor:
+        """Accumulate `share` of the gradient of the mean loss on a batch, after forgetting the one before if
+        `first`; the outputs, valid until the next call."""
+        ...
 
-    def __len__(self) -> int:
-        return len(self.inputs)
+    def update(self, lr: float) -> None:
+        """Clip the accumulated gradient where asked for, and move θ."""
+        ...
 
-    @property
-    def steps(self) -> int:
-        """Mini-batches in an epoch."""
-        return math.ceil(len(self) / self.batch_size)
+    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+        """`gradient`, then `update`; the outputs before it, valid until the next call."""
+        ...
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The mini-batches of epoch `epoch`, without the first `skip`.
-
-        The shuffle is a function of the seed and the epoch, so that a run can continue anywhere in it.
-        """
-        order = torch.arange(len(self))
-        if self.shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(stream_seed(self.shuffle_seed, f"epoch {epoch}"))
-            order = torch.randperm(len(self), generator=generator)
-        order = order[skip * self.batch_size :].to(self.inputs.device)
-        batch_bytes = self.batch_size * self.inputs.shape[1] * 4
-        block = self.batch_size * max(1, BLOCK_BYTES // batch_bytes)
-        for start in range(0, len(order), block):
-            rows = order[start : start + block]
-            # index_select copies whole rows: three times as fast as indexing on bytes
-            inputs = self.prepare(self.inputs.index_select(0, rows))
-            targets = self.targets.index_select(0, rows)
-            yield from zip(inputs.split(self.batch_size), targets.split(self.batch_size), strict=True)
+    def adopt_state(self) -> None:
+        """Called after a state was loaded into the model and the optimizer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -119,6 +93,7 @@ class Trainer:
 
     Attributes:
         model, loss, optimizer: what is trained, what is minimised, and how θ moves.
+        engine: computes the gradient of the loss by the model's parameters, and moves them.
         batches: the training split.
         metrics: what is measured on it during the pass.
         lr: the learning rate before the schedule.
@@ -128,12 +103,12 @@ class Trainer:
         monitor: `validation.loss`, `train.accuracy`, …: what chooses the best epoch, with `best`.
         validate: measures the model on the validation split, where there is one.
         early_stopping: its metric, progress and patience.
-        bfloat16: whether the forward pass runs in bfloat16, with parameters in float32.
     """
 
     model: nn.Sequential
     loss: Loss
     optimizer: torch.optim.Optimizer
+    engine: Engine
     batches: Batches
     metrics: Metrics
     lr: float
@@ -145,18 +120,12 @@ class Trainer:
     validate: Callable[[], dict[str, float]] | None = None
     plateau: Plateau | None = None
     early_stopping: tuple[str, Progress, int] | None = None
-    clip_grad_norm: float | None = None
-    bfloat16: bool = False
 
     epoch: int = 0
     step: int = 0
     step_in_epoch: int = 0
     stopped_early: bool = False
     seconds: float = 0.0
-    _parameters: list[nn.Parameter] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._parameters = list(self.model.parameters())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -174,38 +143,27 @@ class Trainer:
         """Whether all epochs are done or early stopping ended them."""
         return self.stopped_early or self.epoch >= self.epochs
 
-    def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, measure: bool = True) -> Tensor:
-        """Add `share` of the gradient of the mean loss on a batch to each parameter's `grad`; the loss."""
-        outputs = forward(self.model, inputs, self.bfloat16)
-        loss = self.loss(outputs, targets)
-        (loss if share == 1.0 else loss * share).backward()
-        if measure:
-            self.metrics.add(outputs, targets, loss)
-        return loss.detach()
-
-    def update(self) -> None:
-        """Clip the gradient where asked for, and let the optimizer move θ."""
-        if self.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.clip_grad_norm)
-        self.optimizer.step()
-
     def sgd_step(self, inputs: Tensor, targets: Tensor) -> None:
         """Forward, loss, backward, update on one mini-batch."""
-        self.optimizer.zero_grad()
-        self.gradient(inputs, targets)
-        self.update()
+        self.metrics.add(self.engine.step(inputs, targets, self._lr()), targets)
 
     def objective_gradient(self, measure: bool = True) -> Tensor:
         """The exact gradient of the whole objective, accumulated over chunks; the objective."""
-        self.optimizer.zero_grad()
-        shares = ((x, y, len(x) / len(self.batches)) for x, y in self.batches.epoch(self.epoch))
-        return torch.stack([self.gradient(x, y, share, measure) * share for x, y, share in shares]).sum()
+        values = []
+        for chunk, (inputs, targets) in enumerate(self.batches.epoch(self.epoch)):
+            share = len(inputs) / len(self.batches)
+            outputs = self.engine.gradient(inputs, targets, share, first=chunk == 0)
+            values.append(self.loss(outputs, targets) * share)
+            if measure:
+                self.metrics.add(outputs, targets)
+        return torch.stack(values).sum()
 
     def gd_step(self) -> None:
         """One step on the whole objective. L-BFGS evaluates it several times; only the first is measured."""
+        lr = self._lr()
         if not isinstance(self.optimizer, torch.optim.LBFGS):
             self.objective_gradient()
-            self.update()
+            self.engine.update(lr)
             return
 
         def closure() -> float:
@@ -217,7 +175,8 @@ class Trainer:
         """Train to the end; yields None after each step and a Record after each epoch.
 
         Raises:
-            NonFinite: the loss or a weight is NaN or infinite, seen at most `CHECK_EVERY` steps late.
+            NonFinite: the loss or a weight is NaN or infinite, seen at most `CHECK_EVERY` steps late, on CUDA at
+                the end of the epoch.
         """
         while not self.finished:
             yield from self._steps()
@@ -231,13 +190,13 @@ class Trainer:
         else:
             remaining = self.batches.epoch(self.epoch, skip=self.step_in_epoch)
         take_step: Callable[..., None] = self.gd_step if self.full_batch else self.sgd_step
+        looks = not self.batches.targets.is_cuda  # a look waits for the device
         started = time.perf_counter()
         for batch in remaining:
-            self._set_lr()
             take_step(*batch)
             self.step += 1
             self.step_in_epoch += 1
-            if self.step_in_epoch % CHECK_EVERY == 0 and not self.metrics.is_finite():
+            if looks and self.step_in_epoch % CHECK_EVERY == 0 and not self.metrics.is_finite():
                 raise NonFinite("the loss", self.epoch + 1, self.step)
             paused = time.perf_counter()
             yield None
@@ -245,12 +204,14 @@ class Trainer:
         self.check_finite()
         self.seconds += time.perf_counter() - started
 
-    def _set_lr(self) -> None:
+    def _lr(self) -> float:
+        """The learning rate of this step, which the optimizer's own state shows too."""
         lr = self.lr * self.lr_factor(self.step)
         if self.plateau is not None:
             lr *= self.plateau.scale
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        return lr
 
     def check_finite(self) -> None:
         """Raises NonFinite unless the running loss and every weight are finite."""
@@ -291,15 +252,11 @@ class Trainer:
         sums are not repeatable.
         """
 
-        def look(name: str, layer: nn.Module) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                if self.model.training and not bool(torch.isfinite(output).all()):
-                    raise NonFinite(f"the output of layer {name} ({layer})", self.epoch + 1, self.step + 1)
+        def look(name: str, output: Tensor) -> None:
+            if not bool(torch.isfinite(output).all()):
+                raise NonFinite(f"the output of {name}", self.epoch + 1, self.step + 1)
 
-            return hook
-
-        for name, layer in self.model.named_children():
-            layer.register_forward_hook(look(name, layer))
+        self.engine.watch = look
         try:
             for _ in self.run():
                 self.check_finite()
@@ -327,14 +284,15 @@ class Trainer:
             "stopped_early": self.stopped_early,
             "generators": {"cpu": torch.get_rng_state()},
         }
-        if self.batches.inputs.is_cuda:
-            state["generators"]["cuda"] = torch.cuda.get_rng_state(self.batches.inputs.device)
+        if self.batches.targets.is_cuda:
+            state["generators"]["cuda"] = torch.cuda.get_rng_state(self.batches.targets.device)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave, as if nothing had happened in between."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.engine.adopt_state()
         self.metrics.load_state_dict(state["metrics"])
         position = state["position"]
         self.epoch, self.step = position["epoch"], position["step"]
@@ -346,5 +304,5 @@ class Trainer:
             self.early_stopping[1].load_state_dict(state["early_stopping"])
         self.stopped_early = state["stopped_early"]
         torch.set_rng_state(state["generators"]["cpu"].cpu())
-        if self.batches.inputs.is_cuda and "cuda" in state["generators"]:
-            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.batches.inputs.device)
+        if self.batches.targets.is_cuda and "cuda" in state["generators"]:
+            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.batches.targets.device)

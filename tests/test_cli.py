@@ -73,7 +73,10 @@ def test_stdout_has_the_path_and_the_metrics_and_stderr_a_line_an_epoch() -> Non
     assert test == f"test loss {summary['test']['loss']:.4f} accuracy {summary['test']['accuracy']:.4f}"
     assert best.startswith(f"epoch {summary['best']['epoch']} of 3 was best by validation.loss; ")
     opening, *epochs = done.err.splitlines()
-    assert opening == "runs/iris: iris (96 train, 24 validation, 30 test), 131 parameters, cpu"
+    assert (
+        opening
+        == "runs/iris: iris (96 train, 24 validation, 30 test), 131 parameters, cpu, 1 thread, explicit engine"
+    )
     assert len(epochs) == len(lines) == 3
     for number, line in enumerate(epochs, 1):
         assert re.fullmatch(EPOCH.format(number), line), line

@@ -80,7 +80,11 @@ def test_the_config_of_the_design() -> None:
         "c.yaml",
     )
     assert config.loss is not None
-    assert to_plain(config)["loss"] == {"name": "cross_entropy", "label_smoothing": 0.1}
+    assert to_plain(config)["loss"] == {
+        "name": "cross_entropy",
+        "label_smoothing": 0.1,
+        "class_weights": "none",
+    }
     assert to_plain(config)["optimizer"] == {
         "name": "sgd",
         "lr": 0.1,
@@ -991,7 +995,7 @@ def test_plain_values_within_themselves() -> None:
         ([], []),
         (["training.epochs=3", "seed=1"], ["seed", "training.epochs"]),
         (["model.width=[1, 2]"], ["model.depth", "model.width"]),
-        (["loss=mse"], ["loss.name", "loss.label_smoothing"]),
+        (["loss=mse"], ["loss.name", "loss.label_smoothing", "loss.class_weights"]),
         (["training.early_stopping={}"], ["training.early_stopping"]),
         (["optimizer.momentum=0.0"], []),
     ],

@@ -1,5 +1,6 @@
 """Loading, cutting, scaling and describing a data set, against scikit-learn's and numpy's numbers."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import datasets
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlpcli import data
 from mlpcli.config.schema import DigitsData, FakeData, TableData, VisionData
 from mlpcli.data import Description, Preprocessing, Split, TargetScale
-from mlpcli.data.dataset import Source, fingerprint
+from mlpcli.data.dataset import CHUNK, Source, fingerprint
 from mlpcli.data.statistics import fit, fit_targets
 from mlpcli.errors import DataError
 
@@ -154,10 +157,14 @@ def random_images(n: int, features: int) -> torch.Tensor:
     return torch.randint(256, (n, features), generator=generator, dtype=torch.uint8)
 
 
+def unlabelled(values: torch.Tensor) -> Split:
+    return Split(values, torch.zeros(len(values), dtype=torch.int64))
+
+
 @pytest.mark.parametrize("values", [random_images(70_000, 12), random_images(9, 12).double() / 7])
 def test_feature_is_scikit_learn_s_standard_scaler(values: torch.Tensor) -> None:
     values[:, 5] = values[0, 5]  # a constant
-    preprocessing = fit(values, (3, 2, 2), "feature")
+    preprocessing = fit(unlabelled(values), (3, 2, 2), "feature")
     expected = StandardScaler().fit(values.double().numpy())
     np.testing.assert_allclose(preprocessing.shift, expected.mean_, rtol=1e-14)
     np.testing.assert_allclose(preprocessing.scale, 1 / expected.scale_, rtol=1e-13)
@@ -168,7 +175,7 @@ def test_feature_is_scikit_learn_s_standard_scaler(values: torch.Tensor) -> None
 
 def test_the_mean_of_a_constant_is_that_constant_whatever_the_rounding() -> None:
     values = torch.full((1001, 2), 0.1, dtype=torch.float64)
-    preprocessing = fit(values, (2,), "feature")
+    preprocessing = fit(unlabelled(values), (2,), "feature")
     assert preprocessing.scale.tolist() == [1, 1]
     assert preprocessing(values, torch.float64).abs().max() == 0
 
@@ -176,7 +183,7 @@ def test_the_mean_of_a_constant_is_that_constant_whatever_the_rounding() -> None
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixel_is_one_mean_and_deviation_a_channel(channels: int) -> None:
     values = random_images(500, channels * 20)
-    preprocessing = fit(values, (channels, 4, 5), "pixel")
+    preprocessing = fit(unlabelled(values), (channels, 4, 5), "pixel")
     images = values.numpy().reshape(500, channels, 20).astype(np.float64)
     mean, std = images.mean((0, 2)), images.std((0, 2))
     assert preprocessing.shift.shape == (1,) if channels == 1 else (60,)
@@ -188,7 +195,7 @@ def test_integer_moments_are_exact_where_float64_is_not() -> None:
     values = torch.full((100_000, 30), 255, dtype=torch.uint8)
     values[0, 0] = 254
     n = values.numel()
-    preprocessing = fit(values, (1, 5, 6), "pixel")
+    preprocessing = fit(unlabelled(values), (1, 5, 6), "pixel")
     assert preprocessing.shift.item() == (255 * n - 1) / n
     assert preprocessing.scale.item() == pytest.approx(n / (n - 1) ** 0.5, rel=1e-15)
 
@@ -197,9 +204,9 @@ def test_scale_maps_the_range_to_0_and_1() -> None:
     table = random_images(50, 6).double()
     table[:, 2] = 3
     expected = MinMaxScaler().fit_transform(table.numpy())
-    np.testing.assert_allclose(fit(table, (6,), "scale")(table, torch.float64), expected, atol=1e-15)
+    np.testing.assert_allclose(fit(unlabelled(table), (6,), "scale")(table, torch.float64), expected, atol=1e-15)
     images = random_images(50, 6).clamp(3, 16)
-    preprocessing = fit(images, (1, 2, 3), "scale")
+    preprocessing = fit(unlabelled(images), (1, 2, 3), "scale")
     assert (preprocessing.shift.tolist(), preprocessing.scale.tolist()) == ([3], [1 / 13])
     scaled = digits(standardize="scale").preprocessing
     assert (scaled.shift.tolist(), scaled.scale.tolist()) == ([0], [1 / 16])
@@ -275,12 +282,88 @@ def test_the_fingerprint_sees_every_byte_type_and_shape_but_no_preprocessing() -
     assert pixel == none
 
 
+def test_the_fingerprint_is_of_the_bytes_in_their_order() -> None:
+    dataset = digits()
+    digest = hashlib.sha256()
+    for split in (dataset.train, None, dataset.test):
+        for tensor in (split.inputs, split.targets) if split else ():
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)};".encode() + tensor.numpy().tobytes())
+        digest.update(b"" if split else b"none;")
+    assert fingerprint([dataset.train, None, dataset.test]) == digest.hexdigest()[:32]
+    assert dataset.description.fingerprint == "06def9be021629953cd1891cbdbc4d58"  # of every version so far
+
+
+# --- splits that share a tensor -------------------------------------------------------------------------
+
+
+@st.composite
+def taken_splits(draw: st.DrawFn) -> tuple[Split, torch.Tensor, torch.Tensor]:
+    """A split with what its inputs and targets are, after some takes of takes."""
+    inputs, targets = random_images(draw(st.integers(1, 40)), 3), torch.arange(40)
+    split = whole = Split(inputs, targets[: len(inputs)])
+    expected = torch.arange(len(whole))
+    for _ in range(draw(st.integers(0, 3))):
+        kept = torch.tensor(sorted(draw(st.sets(st.integers(0, len(split) - 1), min_size=1))))
+        split, expected = split.take(kept), expected[kept]
+    return split, whole.inputs[expected], whole.targets[expected]
+
+
+@given(taken_splits(), st.integers(1, 50))
+def test_taking_composes_and_chunks_add_up(taken: tuple[Split, torch.Tensor, torch.Tensor], size: int) -> None:
+    split, inputs, targets = taken
+    assert torch.equal(split.inputs, inputs) and torch.equal(split.targets, targets)
+    chunks = list(split.chunks(size))
+    assert [len(chunk) for chunk, _ in chunks[:-1]] == [size] * (len(chunks) - 1)
+    for index, expected in enumerate((inputs, targets)):
+        assert torch.equal(torch.cat([chunk[index] for chunk in chunks]), expected)
+    assert torch.equal(torch.cat([chunk for chunk, _ in split.chunks()]), inputs)
+    for standardize in ("pixel", "feature", "scale"):
+        shared, copied = (fit(each, (3, 1, 1), standardize) for each in (split, Split(inputs, targets)))
+        assert torch.equal(shared.shift, copied.shift) and torch.equal(shared.scale, copied.scale)
+
+
+def test_no_split_copies_the_inputs_of_its_source() -> None:
+    inputs = random_images(50, 4)
+    source = Split(inputs, torch.arange(50) % 5)
+    part = source.take(torch.arange(0, 50, 2))
+    assert part.take(torch.arange(3)).stored.data_ptr() == part.stored.data_ptr() == inputs.data_ptr()
+    assert source.take(torch.arange(50)) is source
+    assert source.inputs.data_ptr() == next(source.chunks(7))[0].data_ptr() == inputs.data_ptr()
+    dataset = digits(limit=500)
+    assert dataset.validation is not None
+    assert dataset.train.stored is dataset.validation.stored is dataset.test.stored
+
+
+def test_statistics_of_shared_floats_are_those_of_a_copy_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole = unlabelled(torch.randn(5000, 130, generator=generator, dtype=torch.float64))  # several chunks
+    part = whole.take(torch.arange(0, 5000, 2))
+    copied = unlabelled(part.inputs)
+    for standardize in ("feature", "scale"):
+        first, second = (fit(each, (130,), standardize) for each in (part, copied))
+        assert torch.equal(first.shift, second.shift) and torch.equal(first.scale, second.scale)
+
+
+def test_a_value_that_is_not_finite_is_found_in_a_later_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = torch.zeros(CHUNK // 10 + 99, 1, dtype=torch.float64)
+    targets[-3, 0] = torch.inf
+    source = Source(Split(torch.zeros(len(targets), 10), targets), None, [], ["progression"])
+    monkeypatch.setattr(data, "_read", lambda section: source)
+    with pytest.raises(DataError, match=f"target 0 of sample {len(targets) - 3} .* is inf"):
+        data.load(TableData(dataset="diabetes"), seed=0)
+
+
 def test_a_split_moves_between_devices() -> None:
-    split = Split(random_images(3, 2), torch.arange(3)).to("meta")
-    assert split.inputs.device.type == split.targets.device.type == "meta"
+    split = Split(random_images(3, 2), torch.arange(3))
+    assert split.to("cpu") is split
+    for each in (split, split.take(torch.tensor([0, 2]))):
+        moved = each.to("meta")
+        assert moved.inputs.device.type == moved.targets.device.type == "meta"
+        assert moved.inputs.shape == each.inputs.shape and moved.rows is None
 
 
-def test_loading_imports_only_what_the_set_needs() -> None:
+def test_loading_imports_only_what_the_set_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPCLI_CACHE", str(tmp_path / "cache"))
     code = (
         "import sys; from mlpcli.data import load; from mlpcli.config.schema import DigitsData, FakeData;"
         "load(FakeData(dataset='fake', train_size=20, test_size=5), 0);"

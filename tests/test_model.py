@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mlpcli.layers import mlp_layers, step_cost
-from mlpcli.model import ACTIVATIONS, build_mlp, gain
+from mlpcli.model import ACTIVATIONS, Inference, build_mlp, flatten, gain
 
 # σ written out by hand: the oracle for torch's modules and for their place in the model.
 BY_HAND = {
@@ -33,6 +33,29 @@ def test_forward_is_the_formula(activation, bias, depth, width):
         if index < depth - 1:
             expected = BY_HAND[activation](expected)
     torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("normalization", ["none", "batch", "layer"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_inference_is_the_model_in_evaluation_mode(activation, normalization, bias):
+    for depth, flat in ((1, False), (3, False), (3, True)):
+        options = {"activation": activation, "normalization": normalization, "bias": bias, "dropout": 0.5}
+        model = build_mlp(6, 4, depth=depth, width=[9, 7][: depth - 1], **options, seed=1).double()
+        model(torch.randn(20, 6, dtype=torch.float64))  # moves the running statistics
+        model.eval()
+        if flat:
+            flatten(model)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        outputs_of = Inference(model, 11)
+        for n in (11, 1, 5, 11):  # the last batch is smaller, and the next pass is whole again
+            x = torch.randn(n, 6, dtype=torch.float64)
+            kept = x.clone()
+            outputs = outputs_of(x)
+            assert not outputs.requires_grad
+            torch.testing.assert_close(outputs, model(x).detach(), rtol=1e-12, atol=1e-14)
+            assert torch.equal(x, kept)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_depth_1_is_exactly_the_linear_model():

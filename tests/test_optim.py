@@ -69,7 +69,7 @@ def test_schedules_stay_between_0_and_1_however_short(name, options, steps_per_e
 
 def test_names():
     parameters = [torch.zeros(2, requires_grad=True)]
-    assert type(make_optimizer(parameters, "gd", lr=0.1)) is torch.optim.SGD
+    assert isinstance(make_optimizer(parameters, "gd", lr=0.1), torch.optim.SGD)
     for name, kind in {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
@@ -77,7 +77,7 @@ def test_names():
         "rmsprop": torch.optim.RMSprop,
         "adagrad": torch.optim.Adagrad,
     }.items():
-        assert type(make_optimizer(parameters, name, lr=0.1, weight_decay=0.2)) is kind
+        assert isinstance(make_optimizer(parameters, name, lr=0.1, weight_decay=0.2), kind)
     lbfgs = make_optimizer(parameters, "lbfgs", line_search="strong_wolfe", max_iter=3)
     assert lbfgs.param_groups[0]["line_search_fn"] == "strong_wolfe"
     assert make_optimizer(parameters, "lbfgs", line_search="none").param_groups[0]["line_search_fn"] is None

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mlpcli.cli import main
+from mlpcli.explicit import Explicit
 from mlpcli.runs import Run
 
 MLPCLI = [sys.executable, "-m", "mlpcli"]
@@ -61,15 +62,15 @@ def test_killed_at_30_random_instants_it_always_resumes_to_the_same_bytes(tmp_pa
 
 
 def send_at_steps(monkeypatch: pytest.MonkeyPatch, number: int, *steps: int) -> None:
-    """Send this process a signal during those steps of SGD, counted from 1 over all trainings to come."""
-    step, done = torch.optim.SGD.step, itertools.count(1)
+    """Send this process a signal during those steps, counted from 1 over all trainings to come."""
+    step, done = Explicit.step, itertools.count(1)
 
     def and_a_signal(self, *arguments):
         if next(done) in steps:
             os.kill(os.getpid(), number)
         return step(self, *arguments)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", and_a_signal)
+    monkeypatch.setattr(Explicit, "step", and_a_signal)
 
 
 def interrupt(run: Path, *numbers: int) -> tuple[int, str]:

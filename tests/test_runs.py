@@ -351,7 +351,7 @@ def checkpoint() -> Path:
 def assert_loads(path: Path) -> None:
     state = checkpoints.load(path)
     assert all(torch.equal(state["model"][name], value) for name, value in STATE["model"].items())
-    assert {**state, "model": None} == {**STATE, "model": None, "format": 1}
+    assert {**state, "model": None} == {**STATE, "model": None, "format": 2}
 
 
 def failure(path: Path) -> str:
@@ -392,7 +392,7 @@ def write_pickled(path: Path) -> None:
 
 
 def write_zip(path: Path) -> None:
-    torch.save(STATE | {"format": 1, "attack": Attack()}, path)
+    torch.save(STATE | {"format": 2, "attack": Attack()}, path)
 
 
 def write_zip_of_object(path: Path) -> None:
@@ -400,7 +400,7 @@ def write_zip_of_object(path: Path) -> None:
 
 
 def write_legacy(path: Path) -> None:
-    torch.save(STATE | {"format": 1, "attack": Attack()}, path, _use_new_zipfile_serialization=False)
+    torch.save(STATE | {"format": 2, "attack": Attack()}, path, _use_new_zipfile_serialization=False)
 
 
 @pytest.mark.parametrize("write", [write_zip, write_zip_of_object, write_pickled, write_legacy])
@@ -516,8 +516,8 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a plain state dict": (lambda path: torch.save(STATE["model"], path), "is not a checkpoint of mlpcli"),
     "a tensor": (lambda path: torch.save(torch.zeros(3), path), "is not a checkpoint of mlpcli"),
     "another format": (
-        lambda path: torch.save({**STATE, "format": 2}, path),
-        "has format 2; this version reads format 1",
+        lambda path: torch.save({**STATE, "format": 1}, path),
+        "has format 1; this version reads format 2",
     ),
     "no format": (lambda path: torch.save(STATE, path), "has format None"),
     "text": (lambda path: path.write_text("data: {dataset: digits}\n"), "is damaged, or not a checkpoint"),

@@ -18,7 +18,7 @@ from mlpcli import data, starters
 from mlpcli.config import load_config
 from mlpcli.experiment import build_trainer
 from mlpcli.model import build_mlp
-from mlpcli.network import build_network
+from mlpcli.network import network_for
 
 NAMES = starters.names()
 EMBEDDED = ("digits", "iris", "wine", "breast_cancer", "diabetes")
@@ -144,7 +144,7 @@ def test_weights_shuffle_and_dropout_have_a_seed_each(seed: int, dropout: float)
 
     config = load_config(Path("run/config.yaml"))
     dataset = data.load(config.data, config.seed)
-    network = build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description)
+    network = network_for(config, dataset)
     assert build_trainer(config, dataset, network).batches.shuffle_seed == stream(seed, "shuffle")
 
 

@@ -151,12 +151,15 @@ def test_the_lists_of_files_are_torchvision_s(root: Path) -> None:
         cls = vision.torchvision_class(section(name, root))
         expected = [f"{cls.__name__}/raw/{file.removesuffix('.gz')}" for file, _ in cls.resources]
         assert list(vision.idx_files(section(name, root))) == expected
-    train, test, meta = vision.checksums(section("stl10", root))
-    assert list(train) == ["stl10_binary/train_X.bin", "stl10_binary/train_y.bin"]
-    assert len(test) == 2 and meta == {}
-    train, test, meta = vision.checksums(section("cifar10", root))
-    assert (len(train), len(test), list(meta)) == (5, 1, ["cifar-10-batches-py/batches.meta"])
-    assert list(vision.checksums(section("svhn", root))[0]) == ["train_32x32.mat"]
+    for name, (train, test, other) in vision.FILES.items():
+        listed = list(vision.checksums(section(name, root)))
+        if name == "stl10":  # but for the images without labels
+            listed.remove("stl10_binary/unlabeled_X.bin")
+        assert listed == [*train, *test, *other]
+        assert len(train) == len(test) or name == "cifar10"
+    archives = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "stl10": datasets.STL10}
+    for name, cls in archives.items():
+        assert vision.ARCHIVES[name] == cls.filename
 
 
 @pytest.mark.parametrize("shape", [[1, 28, 28], [3, 5, 7]])

@@ -2,8 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from mlpcli.config.schema import FULL_BATCH, TASK_METRICS, TOP5_CLASSES, Config, CrossEntropy, MeanSquaredError
+from mlpcli.config.schema import (
+    EXPLICIT,
+    FULL_BATCH,
+    TASK_METRICS,
+    TOP5_CLASSES,
+    Config,
+    CrossEntropy,
+    MeanSquaredError,
+)
 
 
 def resolve(config: Config) -> Config:
@@ -26,10 +35,35 @@ def resolve(config: Config) -> Config:
             "loss": loss,
             "model": model.model_copy(update={"depth": len(model.widths) + 1}),
             "training": training.model_copy(
-                update={"monitor": monitor, "early_stopping": stopping, "batch_size": batch_size}
+                update={
+                    "monitor": monitor,
+                    "early_stopping": stopping,
+                    "batch_size": batch_size,
+                    "engine": engine(config),
+                }
             ),
         }
     )
+
+
+def engine(config: Config) -> Literal["explicit", "autograd"]:
+    """What computes the gradient."""
+    if config.training.engine == "auto":
+        return "autograd" if not_explicit(config) else "explicit"
+    return config.training.engine
+
+
+def not_explicit(config: Config) -> str | None:
+    """Why the explicit engine does not cover the config; None where it does."""
+    if config.model.normalization != "none":
+        return f"model.normalization: {config.model.normalization} is left to torch.autograd"
+    if config.optimizer.name not in EXPLICIT:
+        return f"{config.optimizer.name} is left to torch.optim; the explicit engine has {', '.join(EXPLICIT)}"
+    if config.training.precision == "bfloat16":
+        return "training.precision: bfloat16 is left to torch.autocast"
+    if config.training.compile:
+        return "torch.compile works on what torch.autograd records"
+    return None
 
 
 @dataclass(frozen=True)
@@ -109,6 +143,23 @@ def conflicts(config: Config) -> Iterator[Conflict]:
             "lbfgs learns the curvature from exact gradients, and a clipped gradient would mislead it",
             "leave training.clip_grad_norm out, or use another optimizer",
         )
+    reason = not_explicit(config)
+    if training.engine == "explicit" and reason is not None:
+        yield Conflict(
+            ("training", "engine"),
+            ("model", "optimizer", "training"),
+            f"the explicit engine does not cover this: {reason}",
+            "set training.engine: auto",
+        )
+    if isinstance(config.loss, CrossEntropy) and isinstance(config.loss.class_weights, list):
+        given = len(config.loss.class_weights)
+        if facts.task == "classification" and given != facts.outputs:
+            yield Conflict(
+                ("loss", "class_weights"),
+                ("data", "loss"),
+                f"{given} class weights, but {config.data.dataset} has {facts.outputs} classes",
+                "give one number for each class, or balanced",
+            )
     if config.scheduler.warmup >= training.epochs:
         yield Conflict(
             ("scheduler", "warmup"),

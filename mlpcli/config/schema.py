@@ -196,6 +196,9 @@ class CrossEntropy(Section):
     name: Literal["cross_entropy"]
     label_smoothing: Fraction = 0.0
     """Share of the target's probability that is spread evenly over all classes."""
+    class_weights: Literal["none", "balanced"] | Annotated[list[NonNegative], Field(min_length=2)] = "none"
+    """What a sample of each class counts: `balanced` for samples/(classes · samples of the class), so that every
+    class weighs alike in the objective, or a number for each class."""
 
 
 class MeanSquaredError(Section):
@@ -504,8 +507,18 @@ class Training(Section):
     over chunks of this size, and null takes the whole split at once."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,3})$")] = "auto"
     """`auto` takes CUDA where there is one; `cpu`, `cuda` and `cuda:N` insist."""
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Type of the arithmetic; bfloat16 keeps the parameters in float32 (mixed precision)."""
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    """Type of the arithmetic. Both tf32 (CUDA's matrix products with 10 bits of mantissa; float32 on the CPU) and
+    bfloat16 (mixed precision) keep the parameters in float32."""
+    engine: Literal["auto", "explicit", "autograd"] = "auto"
+    """Who computes the gradient: `explicit` is backpropagation written out for this network, the fastest;
+    `autograd` is torch's tape and covers everything; `auto` is explicit wherever that covers the config."""
+    compile: bool = False
+    """Let torch.compile make kernels for this network first, with the autograd engine; takes a while and needs a
+    C++ compiler."""
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    """CPU threads of a run. `auto` times a few steps and takes the fastest number; the run's config keeps it,
+    because sums in another order round differently."""
     clip_grad_norm: Positive | None = None
     """Scale the gradient down to this L2 norm where it is longer."""
     monitor: Monitor | None = None
@@ -540,3 +553,5 @@ class Config(Section):
 
 FULL_BATCH = ("gd", "lbfgs")
 """Optimizers whose every step uses the whole objective."""
+EXPLICIT = ("gd", "sgd", "adam", "adamw")
+"""Optimizers of the explicit engine."""

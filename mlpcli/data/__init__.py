@@ -48,7 +48,7 @@ def load(section: Data, seed: int) -> Dataset:
         train,
         validation,
         test,
-        preprocessing=fit(train.inputs, facts.input_shape, section.standardize),
+        preprocessing=fit(train, facts.input_shape, section.standardize),
         target_scale=fit_targets(train.targets) if facts.task == "regression" else None,
         description=Description(
             name=section.dataset,
@@ -77,13 +77,16 @@ def _read(section: Data) -> Source:
 def _check(name: str, split: Split) -> None:
     if len(split) == 0:
         raise DataError(f"{name} has no samples")
-    for what, values in (("input", split.inputs), ("target", split.targets)):
-        if values.is_floating_point() and not bool((finite := isfinite(values)).all()):
-            sample, column = (~finite).nonzero()[0].tolist()
-            raise DataError(
-                f"{name}: {what} {column} of sample {sample} (both counted from 0) is "
-                f"{values[sample, column].item()}; expected finite numbers only"
-            )
+    start = 0
+    for inputs, targets in split.chunks():
+        for what, values in (("input", inputs), ("target", targets)):
+            if values.is_floating_point() and not bool((finite := isfinite(values)).all()):
+                sample, column = (~finite).nonzero()[0].tolist()
+                raise DataError(
+                    f"{name}: {what} {column} of sample {start + sample} (both counted from 0) is "
+                    f"{values[sample, column].item()}; expected finite numbers only"
+                )
+        start += len(targets)
 
 
 def _cut(split: Split, key: str, fraction: float, section: Data, seed: int) -> tuple[Split, Split]:

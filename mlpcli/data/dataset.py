@@ -1,6 +1,6 @@
 """What a data set is once it is loaded: its splits, how they are scaled, and what describes them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Self, cast
@@ -10,39 +10,73 @@ from torch import Tensor
 
 from mlpcli.config.datasets import Task
 
+CHUNK = 1 << 18
+"""Numbers that are looked at together: 1 MiB as int32, which stays in the CPU's cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Samples and what is to be predicted for them.
+    """Samples and what is to be predicted for them. Splits of one source share the tensor of its inputs.
 
     Attributes:
-        inputs: (samples, features), as the source has them: uint8 for images, float for tables.
+        stored: (m, features), as the source has them: uint8 for images, float for tables. It may be mapped from
+            a file.
         targets: int64 (samples,) class indices, or float64 (samples, outputs) in their own units.
+        rows: int64 (samples,), which rows of `stored` the samples are; None for all of them, in order.
     """
 
-    inputs: Tensor
+    stored: Tensor
     targets: Tensor
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        assert self.inputs.ndim == 2 and len(self.inputs) == len(self.targets)
+        assert self.stored.ndim == 2
+        assert len(self.targets) == len(self.stored if self.rows is None else self.rows)
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def features(self) -> int:
+        """Length of a sample as a vector."""
+        return self.stored.shape[1]
+
+    @property
+    def inputs(self) -> Tensor:
+        """(samples, features), copied unless they are all of `stored`."""
+        return self._gather(slice(None))
+
+    def chunks(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets of `size` samples at a time, in order; by default of what the CPU's cache holds."""
+        size = size or max(1, CHUNK // self.features)
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self._gather(part), self.targets[part]
+
+    def _gather(self, part: slice) -> Tensor:
+        return self.stored[part] if self.rows is None else _select(self.stored, self.rows[part])
+
     def to(self, device: torch.device | str) -> "Split":
-        """The same split on `device`."""
+        """The same split on `device`, with a copy of its inputs; `self` where it is there already."""
+        if self.targets.device == torch.empty(0, device=device).device:
+            return self
         return Split(self.inputs.to(device), self.targets.to(device))
 
     def take(self, indices: Tensor) -> "Split":
-        """The samples at the distinct, ascending `indices`, int64 (n,), of a split on the CPU.
-
-        `self`, uncopied, where these are all that there are.
-        """
+        """The samples at the distinct, ascending `indices`, int64 (n,), of this split; no inputs are copied."""
         if len(indices) == len(self):
             return self
-        # numpy asks for huge pages, which makes this 8 times as fast as torch's own indexing.
-        inputs, targets = (torch.from_numpy(each.numpy()[indices.numpy()]) for each in (self.inputs, self.targets))
-        return Split(inputs, targets)
+        rows = indices if self.rows is None else _select(self.rows, indices)
+        return Split(self.stored, _select(self.targets, indices), rows)
+
+
+def _select(tensor: Tensor, rows: Tensor) -> Tensor:
+    """A copy of the `rows` of a tensor on the CPU.
+
+    numpy copies on one core, but for that as fast as memory allows: torch's `index_select` waits for all cores,
+    even where another process has one, and indexing with a tensor is several times slower on bytes.
+    """
+    return torch.from_numpy(tensor.numpy()[rows.numpy()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +112,16 @@ class Preprocessing:
 
     def __call__(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """A new tensor of `dtype`, on the device of `inputs` (..., features), which stay as they are."""
-        key = dtype, inputs.device
+        return self.into(inputs, torch.empty_like(inputs, dtype=dtype))
+
+    def into(self, inputs: Tensor, out: Tensor) -> Tensor:
+        """Likewise, written into `out`, which is returned."""
+        key = out.dtype, out.device
         if key not in self._cast:
-            self._cast[key] = self.shift.to(inputs.device, dtype), self.scale.to(inputs.device, dtype)
+            self._cast[key] = self.shift.to(out.device, out.dtype), self.scale.to(out.device, out.dtype)
         shift, scale = self._cast[key]
-        converted = inputs.to(dtype)
-        # `.to` hands back the caller's own tensor where it already has this type.
-        shifted = converted - shift if converted is inputs else converted.sub_(shift)
-        return shifted.mul_(scale)
+        # converted first: arithmetic on two types at once is several times slower
+        return out.copy_(inputs).sub_(shift).mul_(scale)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Plain tensors, for a checkpoint."""
@@ -191,8 +227,14 @@ def fingerprint(splits: Iterable[Split | None]) -> str:
         if split is None:
             digest.update(b"none;")
             continue
-        for tensor in (split.inputs, split.targets):
-            digest.update(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
-            # The stub of `update` wants bytes; the buffer of an array spares the copy.
-            digest.update(cast(bytes, tensor.contiguous().reshape(-1).numpy()))
+        digest.update(f"{split.stored.dtype}{(len(split), split.features)};".encode())
+        for inputs, _ in split.chunks():
+            digest.update(_buffer(inputs))
+        digest.update(f"{split.targets.dtype}{tuple(split.targets.shape)};".encode())
+        digest.update(_buffer(split.targets))
     return digest.hexdigest()[:32]
+
+
+def _buffer(tensor: Tensor) -> bytes:
+    """The numbers of `tensor`, uncopied: any buffer will do where the stubs ask for bytes."""
+    return cast(bytes, tensor.contiguous().reshape(-1).numpy())

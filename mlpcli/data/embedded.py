@@ -1,10 +1,12 @@
 """scikit-learn's embedded data sets: no download, no test split of their own."""
 
+from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
 import torch
 
+from mlpcli.data.cache import cached
 from mlpcli.data.dataset import Source, Split
 
 Embedded = Literal["digits", "iris", "wine", "breast_cancer", "diabetes"]
@@ -12,6 +14,10 @@ Embedded = Literal["digits", "iris", "wine", "breast_cancer", "diabetes"]
 
 def read(dataset: Embedded) -> Source:
     """All samples of `dataset`, raw and uncut: digits uint8 0..16, tables float64 in their own units."""
+    return cached(dataset, lambda: _read(dataset), version=f"scikit-learn {version('scikit-learn')}")
+
+
+def _read(dataset: Embedded) -> Source:
     from sklearn import datasets  # takes 0.8 s
 
     if dataset == "diabetes":

@@ -1,7 +1,7 @@
 """torchvision's image sets, read from the files that it stores: uint8, channels first, flattened.
 
-The IDX sets are read without importing torchvision, which takes 1 to 2 s; it is needed to download, and for
-the MD5 sums of the other sets. Every file is checked before it is parsed.
+Importing torchvision takes 1 to 2 s; it is needed to download, and for the MD5 sums of the sets that are not
+IDX. Every file is checked before it is parsed, and parsed once: then the cache has it.
 """
 
 import bz2
@@ -10,6 +10,7 @@ import pickle
 import string
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from mlpcli.config.datasets import Facts
 from mlpcli.config.schema import EmnistData, FakeData, VisionData
+from mlpcli.data.cache import cached
 from mlpcli.data.dataset import Source, Split
 from mlpcli.data.download import download
 from mlpcli.data.files import Layout, absolute, damaged, read_checked
@@ -42,6 +44,30 @@ TORCHVISION = {
     "stl10": "STL10",
 }
 """The class in torchvision.datasets; for IDX sets also the folder that holds the set."""
+
+FILES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "usps": (("usps.bz2",), ("usps.t.bz2",), ()),
+    "cifar10": (
+        tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),
+        ("cifar-10-batches-py/test_batch",),
+        ("cifar-10-batches-py/batches.meta",),
+    ),
+    "cifar100": (("cifar-100-python/train",), ("cifar-100-python/test",), ("cifar-100-python/meta",)),
+    "svhn": (("train_32x32.mat",), ("test_32x32.mat",), ()),
+    "stl10": (  # without the 2.6 GB that have no labels
+        ("stl10_binary/train_X.bin", "stl10_binary/train_y.bin"),
+        ("stl10_binary/test_X.bin", "stl10_binary/test_y.bin"),
+        (),
+    ),
+}
+"""Of the sets that are not IDX, relative to `data.root`: training files, test files, and that of the names."""
+ARCHIVES = {
+    "cifar10": "cifar-10-python.tar.gz",
+    "cifar100": "cifar-100-python.tar.gz",
+    "stl10": "stl10_binary.tar.gz",
+    "emnist": "EMNIST/raw/gzip.zip",
+}
+"""The archive of all files, where there is one, relative to `data.root`."""
 
 DIGITS = list(string.digits)
 UNMERGED = "abdefghnqrt"
@@ -83,19 +109,20 @@ def read(section: VisionData | EmnistData | FakeData) -> Source:
         DataError: files are absent and `data.download` is false or the download failed, or one is damaged.
     """
     if isinstance(section, FakeData):
-        return fake(section)
-    if isinstance(section, EmnistData) or section.dataset in ("mnist", "fashion_mnist", "kmnist", "qmnist"):
-        return _read_idx_set(section)
-    return _read_checked_set(section)
+        return fake(section)  # uncached: a second for 70,000 images of MNIST's size, and any size can be asked for
+    is_idx = section.dataset not in FILES
+    files = idx_files(section) if is_idx else tuple(chain(*FILES[section.dataset]))
+    root = _provide(section, files)
+    parse = _read_idx_set if is_idx else _read_checked_set
+    return cached(section.dataset, lambda: parse(section, root), files=[root / file for file in files])
 
 
 # --- IDX: MNIST, Fashion-MNIST, KMNIST, QMNIST, EMNIST --------------------------------------------------
 
 
-def _read_idx_set(section: Stored) -> Source:
-    files = idx_files(section)
-    root = _provide(section, files, "EMNIST/raw/gzip.zip" if section.dataset == "emnist" else "")
-    train, test = (_read_idx(section, *(root / file for file in pair)) for pair in (files[:2], files[2:]))
+def _read_idx_set(section: Stored, root: Path) -> Source:
+    files = [root / file for file in idx_files(section)]
+    train, test = (_read_idx(section, *pair) for pair in (files[:2], files[2:]))
     names = EMNIST_CLASSES[section.split] if isinstance(section, EmnistData) else CLASSES[section.dataset]
     return Source(train, test, names)
 
@@ -130,34 +157,30 @@ def _read_idx(section: Stored, images_file: Path, labels_file: Path) -> Split:
 # --- sets with MD5 sums: USPS, CIFAR, SVHN, STL10 -------------------------------------------------------
 
 
-def _read_checked_set(section: VisionData) -> Source:
-    cls = torchvision_class(section)
-    train, test, meta = checksums(section)
-    root = _provide(section, (*train, *test, *meta), getattr(cls, "filename", ""))
-    if meta:
-        paths, (content,) = _contents(root, meta)
-        names = _parsed(paths, lambda: [str(name) for name in _unpickle(content)[cls.meta["key"]]])
+def _read_checked_set(section: Stored, root: Path) -> Source:
+    md5s = checksums(section)
+    train, test, other = ({file: md5s[file] for file in files} for files in FILES[section.dataset])
+    if other:
+        paths, (content,) = _contents(root, other)
+        key = torchvision_class(section).meta["key"]
+        names = _parsed(paths, lambda: [str(name) for name in _unpickle(content)[key]])
     else:
         names = CLASSES[section.dataset]
     return Source(_read_checked(section, root, train), _read_checked(section, root, test), names)
 
 
-def checksums(section: VisionData) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """MD5 sums by path relative to `data.root`: of the training, the test and the other files."""
-    cls, name = torchvision_class(section), section.dataset
-    if name in ("usps", "svhn"):
-        (_, train, train_md5), (_, test, test_md5) = cls.split_list["train"], cls.split_list["test"]
-        return {train: train_md5}, {test: test_md5}, {}
-    train, test = (
-        {f"{cls.base_folder}/{file}": md5 for file, md5 in each} for each in (cls.train_list, cls.test_list)
-    )
-    if name == "stl10":  # 2.6 GB without labels, of no use here
-        train.pop(f"{cls.base_folder}/unlabeled_X.bin", None)
-        return train, test, {}
-    return train, test, {f"{cls.base_folder}/{cls.meta['filename']}": cls.meta["md5"]}
+def checksums(section: Stored) -> dict[str, str]:
+    """The MD5 sums of the files that torchvision lists, by path relative to `data.root`."""
+    cls = torchvision_class(section)
+    if section.dataset in ("usps", "svhn"):
+        return {file: md5 for _, file, md5 in (cls.split_list[split] for split in ("train", "test"))}
+    listed = [*cls.train_list, *cls.test_list]
+    if section.dataset != "stl10":
+        listed.append((cls.meta["filename"], cls.meta["md5"]))
+    return {f"{cls.base_folder}/{file}": md5 for file, md5 in listed}
 
 
-def _read_checked(section: VisionData, root: Path, files: dict[str, str]) -> Split:
+def _read_checked(section: Stored, root: Path, files: dict[str, str]) -> Split:
     paths, contents = _contents(root, files)
     images, labels = _parsed(paths, lambda: PARSERS[section.dataset](contents))
     first = 1 if section.dataset in ("usps", "stl10") else 0
@@ -245,9 +268,9 @@ def _split(images: Array, labels: Array, first: int, facts: Facts, images_file: 
     return Split(torch.from_numpy(flat), torch.from_numpy(targets))
 
 
-def _provide(section: Stored, files: tuple[str, ...], archive: str) -> Path:
+def _provide(section: Stored, files: tuple[str, ...]) -> Path:
     """The folder in which all `files` are, downloaded where they are absent and `data.download` is true."""
-    layout = Layout(section.dataset, absolute(section.root), files, archive)
+    layout = Layout(section.dataset, absolute(section.root), files, ARCHIVES.get(section.dataset, ""))
     if layout.absent():
         if not section.download:
             raise layout.absent_error()

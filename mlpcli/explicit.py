@@ -1,0 +1,350 @@
+"""Backpropagation written out for the multi-layer perceptron: forward, backward, update, in place, without a tape.
+
+With x⁰ the inputs, z = x W + b and h = σ(z) in each hidden layer, x its h (times the dropout mask), and δ the
+derivative of the loss by z, the chain rule gives for each layer, last to first (Rumelhart, Hinton & Williams
+1986):
+
+    ∂L/∂W = xᵀ δ        ∂L/∂b = Σ δ        δ of the layer before = δ Wᵀ ⊙ mask ⊙ σ′(z)
+
+All parameters lie in one flat buffer, and so do the gradient and what the optimizer keeps, so that an update is
+one pass over memory. Weights are stored (inputs, outputs), the transpose of torch's layout, for which the products
+of small batches are faster. The model's own parameters are views of that buffer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlpcli.model import flat_views, flatten
+from mlpcli.objective import Loss
+
+aten = torch.ops.aten
+
+OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+"""What the update covers."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """σ and its derivative.
+
+    Attributes:
+        forward: (z, h): writes σ(z) into h, which is z itself unless `keeps_z`.
+        backward: (δ, z, h): multiplies δ by σ′(z) in place.
+        keeps_z: whether the derivative needs z besides h.
+    """
+
+    forward: Callable[[Tensor, Tensor], object]
+    backward: Callable[[Tensor, Tensor, Tensor], object]
+    keeps_z: bool = False
+
+
+SLOPE = nn.LeakyReLU().negative_slope
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.Identity: Activation(lambda z, h: None, lambda d, z, h: None),
+    nn.ReLU: Activation(
+        lambda z, h: torch.relu_(h),
+        lambda d, z, h: aten.threshold_backward.grad_input(d, h, 0, grad_input=d),
+    ),
+    nn.LeakyReLU: Activation(
+        lambda z, h: F.leaky_relu_(h, SLOPE),
+        lambda d, z, h: aten.leaky_relu_backward.grad_input(d, h, SLOPE, True, grad_input=d),
+    ),
+    nn.Tanh: Activation(
+        lambda z, h: torch.tanh_(h),
+        lambda d, z, h: aten.tanh_backward.grad_input(d, h, grad_input=d),
+    ),
+    nn.Sigmoid: Activation(
+        lambda z, h: torch.sigmoid_(h),
+        lambda d, z, h: aten.sigmoid_backward.grad_input(d, h, grad_input=d),
+    ),
+    nn.GELU: Activation(
+        lambda z, h: aten.gelu.out(z, out=h),
+        lambda d, z, h: aten.gelu_backward.grad_input(d, z, grad_input=d),
+        keeps_z=True,
+    ),
+    nn.SiLU: Activation(
+        lambda z, h: aten.silu.out(z, out=h),
+        lambda d, z, h: aten.silu_backward.grad_input(d, z, grad_input=d),
+        keeps_z=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """An affine layer's place in the buffers: views, shaped (inputs, outputs) and (outputs,).
+
+    Attributes:
+        name: of the layer in the model, for messages.
+        weight, weight_t, bias: θ.
+        weight_into, bias_into: where its gradient is accumulated.
+    """
+
+    name: str
+    weight: Tensor
+    weight_t: Tensor
+    bias: Tensor | None
+    weight_into: Tensor
+    bias_into: Tensor | None
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What the n samples of a batch leave in one hidden layer, each (n, units).
+
+    Attributes:
+        z, h: before and after σ, one tensor where the derivative needs no z.
+        mask: of dropout, 0 or 1/(1 − p); None without dropout.
+        x, x_t: what the next layer sees, and its transpose.
+        delta, delta_t: the derivative of the loss by z, and its transpose.
+    """
+
+    z: Tensor
+    h: Tensor
+    mask: Tensor | None
+    x: Tensor
+    x_t: Tensor
+    delta: Tensor
+    delta_t: Tensor
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything of a batch of n samples: made once for each n that occurs."""
+
+    hidden: list[Hidden]
+    outputs: Tensor
+    delta: Tensor
+    delta_t: Tensor
+    ones: Tensor
+
+
+class Explicit:
+    """The gradient and the update of a plain multi-layer perceptron.
+
+    `gradient` then `update` is a step; several `gradient` calls accumulate. The state of `optimizer` is kept in
+    views of flat buffers: after loading a state into the optimizer call `adopt_state`.
+
+    Args:
+        model: affine layers, activations and dropout, as `build_mlp` makes them. Its parameters are moved into a
+            flat buffer.
+        loss: what is minimised.
+        optimizer: of `OPTIMIZERS`, over the model's parameters; its options and its state.
+        batch_size: the most samples of one call.
+        clip_grad_norm: the gradient is scaled down to this norm where it is longer.
+
+    Raises:
+        TypeError: a layer or an optimizer that this engine does not cover.
+    """
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        batch_size: int,
+        clip_grad_norm: float | None = None,
+    ) -> None:
+        if not isinstance(optimizer, OPTIMIZERS):
+            raise TypeError(f"no explicit update for {type(optimizer).__name__}")
+        self.loss = loss
+        self.optimizer = optimizer
+        self.clip_grad_norm = clip_grad_norm
+        self.watch: Callable[[str, Tensor], None] | None = None
+        self._model = model
+        self._theta = flatten(model)
+        options = optimizer.param_groups[0]
+        self._momentum = float(options.get("momentum", 0.0))
+        names = ("exp_avg", "exp_avg_sq") if "betas" in options else ("momentum_buffer",) if self._momentum else ()
+        self._state = {name: torch.zeros_like(self._theta) for name in names}
+        # a number for each parameter, as torch.optim has it, all equal
+        self._adam_steps = self._theta.new_zeros(len(list(model.parameters())), dtype=torch.float32)
+        self._adam_step = self._adam_steps[0]
+        # the velocity μv + g needs no pass of its own where the products can be added to μv straight away
+        self._accumulates = (
+            names == ("momentum_buffer",)
+            and not options["nesterov"]
+            and not options["weight_decay"]
+            and clip_grad_norm is None
+        )
+        into = self._state["momentum_buffer"] if self._accumulates else torch.zeros_like(self._theta)
+        self._into = into
+        self._affine: list[Affine] = []
+        self._activation: Activation = ACTIVATIONS[nn.Identity]
+        self._dropout = 0.0
+        self._read(model, into)
+        self._batch_size = batch_size
+        self._workspaces: dict[int, Workspace] = {}
+        self.adopt_state()
+
+    def _read(self, model: nn.Sequential, into: Tensor) -> None:
+        places = zip(flat_views(model, self._theta), flat_views(model, into), strict=True)
+        for name, module in model.named_children():
+            if isinstance(module, nn.Linear):
+                text = f"layer {name} ({module})"
+                weight, weight_into = next(places)
+                bias, bias_into = next(places) if module.bias is not None else (None, None)
+                self._affine.append(Affine(text, weight.t(), weight, bias, weight_into.t(), bias_into))
+            elif isinstance(module, nn.Dropout):
+                self._dropout = module.p
+            elif type(module) in ACTIVATIONS:
+                self._activation = ACTIVATIONS[type(module)]
+            else:
+                raise TypeError(f"no explicit derivative for {type(module).__name__}")
+
+    def _workspace(self, n: int) -> Workspace:
+        """Buffers for n samples; those of a smaller batch are the first rows of the full one's."""
+        if n not in self._workspaces:
+            rows = max(n, self._batch_size)
+            full = self._workspaces.get(rows)
+            if full is None:
+                full = self._workspaces[rows] = self._allocate(rows)
+            if n < rows:
+                self._workspaces[n] = _first_rows(full, n)
+        return self._workspaces[n]
+
+    def _allocate(self, n: int) -> Workspace:
+        hidden = []
+        for affine in self._affine[:-1]:
+            z, delta = (self._theta.new_empty(n, affine.weight.shape[1]) for _ in range(2))
+            h = torch.empty_like(z) if self._activation.keeps_z else z
+            mask, x = (torch.empty_like(z), torch.empty_like(z)) if self._dropout else (None, h)
+            hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
+        # column by column, because the softmax runs down the columns
+        outputs, delta = (self._theta.new_empty(self._affine[-1].weight.shape[1], n).t() for _ in range(2))
+        return Workspace(hidden, outputs, delta, delta.t(), self._theta.new_ones(n))
+
+    def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, first: bool = True) -> Tensor:
+        """Accumulate `share` of the gradient of the mean loss on a batch, after forgetting the one before if
+        `first`.
+
+        Args:
+            inputs: (n, features) as the model sees them.
+            targets: (n,) class indices or (n, k) real numbers.
+
+        Returns:
+            The model's outputs (n, k), which the next call overwrites.
+        """
+        n = len(inputs)
+        space = self._workspace(n)
+        # --- forward
+        x = inputs
+        for affine, here in zip(self._affine, space.hidden, strict=False):
+            self._affine_map(affine, x, here.z)
+            self._activation.forward(here.z, here.h)
+            if here.mask is not None:
+                here.mask.bernoulli_(1 - self._dropout).div_(1 - self._dropout)
+                torch.mul(here.h, here.mask, out=here.x)
+            x = here.x
+        self._affine_map(self._affine[-1], x, space.outputs)
+        # --- backward
+        self.loss.derivative(space.outputs, targets, space.delta)
+        delta, delta_t = space.delta, space.delta_t
+        keep = 1.0 if not first else self._momentum if self._accumulates else 0.0
+        scale = share / n
+        for layer in range(len(self._affine) - 1, -1, -1):
+            affine = self._affine[layer]
+            before = space.hidden[layer - 1] if layer else None
+            x_t = inputs.t() if before is None else before.x_t
+            affine.weight_into.addmm_(x_t, delta, beta=keep, alpha=scale)
+            if affine.bias_into is not None:
+                affine.bias_into.addmv_(delta_t, space.ones, beta=keep, alpha=scale)
+            if before is not None:
+                torch.mm(delta, affine.weight_t, out=before.delta)
+                if before.mask is not None:
+                    before.delta.mul_(before.mask)
+                self._activation.backward(before.delta, before.z, before.h)
+                delta, delta_t = before.delta, before.delta_t
+        return space.outputs
+
+    def _affine_map(self, affine: Affine, x: Tensor, out: Tensor) -> None:
+        if affine.bias is None:
+            torch.mm(x, affine.weight, out=out)
+        else:
+            torch.addmm(affine.bias, x, affine.weight, out=out)
+        if self.watch is not None:
+            self.watch(affine.name, out)
+
+    def step(self, inputs: Tensor, targets: Tensor, lr: float | Tensor) -> Tensor:
+        """`gradient`, then `update`; the outputs (n, k) before it, which the next call overwrites."""
+        outputs = self.gradient(inputs, targets)
+        self.update(lr)
+        return outputs
+
+    def update(self, lr: float | Tensor) -> None:
+        """Clip the accumulated gradient where asked for, and move θ; `lr` may be a number on the device."""
+        if self.clip_grad_norm is not None:
+            norm = torch.linalg.vector_norm(self._into)
+            self._into.mul_((self.clip_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        if self._accumulates:
+            if isinstance(lr, Tensor):
+                self._theta.addcmul_(self._into, lr, value=-1)
+            else:
+                self._theta.add_(self._into, alpha=-lr)
+            return
+        options = self.optimizer.param_groups[0]
+        if "betas" in options:
+            self._adam_steps.add_(1)
+            step = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_
+            step(
+                [self._theta],
+                [self._into],
+                [self._state["exp_avg"]],
+                [self._state["exp_avg_sq"]],
+                [],
+                [self._adam_step],
+                lr=lr,
+                beta1=options["betas"][0],
+                beta2=options["betas"][1],
+                weight_decay=options["weight_decay"],
+                eps=options["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+            return
+        torch._fused_sgd_(
+            [self._theta],
+            [self._into],
+            list(self._state.values()),
+            weight_decay=options["weight_decay"],
+            momentum=self._momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=options["nesterov"],
+            maximize=False,
+            is_first_step=False,
+        )
+
+    def adopt_state(self) -> None:
+        """Take the optimizer's state over into the flat buffers, and let the optimizer hold views of them."""
+        state = self.optimizer.state
+        parameters = list(self._model.parameters())
+        for name, flat in self._state.items():
+            for parameter, view in zip(parameters, flat_views(self._model, flat), strict=True):
+                loaded = state[parameter].get(name)
+                if loaded is None:
+                    view.zero_()
+                else:
+                    view.copy_(loaded)
+                state[parameter][name] = view
+        if "exp_avg" in self._state:
+            for parameter, steps in zip(parameters, self._adam_steps, strict=True):
+                steps.fill_(state[parameter].get("step", 0.0))
+                state[parameter]["step"] = steps
+
+
+def _first_rows(full: Workspace, n: int) -> Workspace:
+    hidden = []
+    for each in full.hidden:
+        z, delta = each.z[:n], each.delta[:n]
+        h = z if each.h is each.z else each.h[:n]
+        mask = None if each.mask is None else each.mask[:n]
+        x = h if each.x is each.h else each.x[:n]
+        hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
+    delta = full.delta[:n]
+    return Workspace(hidden, full.outputs[:n], delta, delta.t(), full.ones[:n])

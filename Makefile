@@ -52,10 +52,11 @@ bench: $(VENV)/.bench ## Measure start-up, memory, evaluation, and training agai
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/evaluation.py
-	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/peers.py --json peers.json
+	$(BIN)/python bench/peers.py --optimizers adam --only mlpcli jax torch-eager products
 
 bench-scaling: $(VENV)/.bench ## Measure how the time grows with samples, width and depth
-	$(BIN)/python bench/scaling.py
+	$(BIN)/python bench/scaling.py --json scaling.json
 
 clean: ## Remove the environment and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -46,7 +46,8 @@ class Batches:
         block = batch_size * max(1, BLOCK_BYTES // (batch_size * features * 4))
         block = min(block, self.steps * batch_size)
         self._block = block
-        self._stored = stored.new_empty((block, features))
+        self._in_place = shuffle_seed is None and rows is None
+        self._stored = stored.new_empty((0 if self._in_place else block, features))
         self._inputs = stored.new_empty((block, features), dtype=dtype)
         self._targets = targets.new_empty((block, *targets.shape[1:]))
         self._views = self._split(block)
@@ -74,13 +75,12 @@ class Batches:
             generator = torch.Generator().manual_seed(stream_seed(self.shuffle_seed, f"epoch {epoch}"))
             order = torch.randperm(len(self), generator=generator)
         skipped = skip * self.batch_size
-        in_place = self.shuffle_seed is None and self.rows is None
         order = order[skipped:].to(self.targets.device)
         places = order if self.rows is None else self.rows.index_select(0, order)
         for start in range(0, len(order), self._block):
             samples = order[start : start + self._block]
             n = len(samples)
-            if in_place:
+            if self._in_place:
                 stored = self.stored[start + skipped : start + skipped + n]
             else:
                 # index_select copies whole rows: three times as fast as indexing on bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpcli.config import Config, to_plain
-from mlpcli.config.rules import not_explicit
+from mlpcli.config.rules import engine, not_explicit
 from mlpcli.config.schema import FULL_BATCH, LBFGS, DataSection, DigitsData, Momentum, RMSprop, TableData
 from mlpcli.layers import mlp_layers, step_cost
 
@@ -66,7 +66,7 @@ def describe(config: Config) -> dict[str, Any]:
     )
     return {
         "config": to_plain(config),
-        "engine": {"name": config.training.engine, "because": not_explicit(config)},
+        "engine": {"name": engine(config), "because": not_explicit(config)},
         "task": facts.task,
         "training_samples": samples,
         "layers": [asdict(layer) | {"flops": layer.flops} for layer in layers],

@@ -28,7 +28,7 @@ def save(state: Mapping[str, Any], *paths: Path) -> None:
     buffer = io.BytesIO()
     torch.save(_canonical({"format": FORMAT, **state}), buffer)
     for path in paths:
-        write_whole(path, buffer.getvalue())
+        write_whole(path, buffer.getbuffer())
 
 
 def _canonical(value: Any) -> Any:

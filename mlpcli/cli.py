@@ -170,13 +170,13 @@ def _opening(training: Any) -> str:
 
 def _arithmetic(training: Any) -> str:
     """Device, threads and engine, and why it is not the explicit one."""
-    from mlpcli.config.rules import not_explicit
+    from mlpcli.config.rules import engine, not_explicit
 
     settings = training.config.training
     device = str(training.network.device)
     threads = f", {settings.threads} thread{'s' if settings.threads > 1 else ''}" if device == "cpu" else ""
     because = not_explicit(training.config)
-    return f"{device}{threads}, {settings.engine} engine{f' ({because})' if because else ''}"
+    return f"{device}{threads}, {engine(training.config)} engine{f' ({because})' if because else ''}"
 
 
 def _interrupted(training: Any, number: int) -> Interrupted:

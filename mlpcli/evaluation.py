@@ -1,13 +1,17 @@
 """A model on a split -> numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlpcli.batches import Batches
-from mlpcli.model import Inference
+from mlpcli.model import forward
 from mlpcli.objective import Metrics
+
+aten = torch.ops.aten
 
 CHUNK_NUMBERS = 2**19
 """Numbers of the widest layer that are in memory at once: what the CPU's cache holds. A constant: the same chunks
@@ -47,6 +51,55 @@ class Evaluation:
                 }
             )
         return rows
+
+
+IN_PLACE: dict[type[nn.Module], Callable[[Tensor], object]] = {
+    nn.ReLU: torch.relu_,
+    nn.LeakyReLU: F.leaky_relu_,
+    nn.GELU: aten.gelu_,
+    nn.SiLU: aten.silu_,
+    nn.Tanh: torch.tanh_,
+    nn.Sigmoid: torch.sigmoid_,
+}
+
+
+class Inference:
+    """The model's outputs in evaluation mode, computed in buffers that are made once.
+
+    Args:
+        model: as `build_mlp` makes it, in evaluation mode; its weights may be copied here.
+        rows: the most samples of one call.
+        bfloat16: whether products run in that type.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Sequential, rows: int, bfloat16: bool = False) -> None:
+        self._model = model
+        self._bfloat16 = bfloat16
+        linears = [layer for layer in model if isinstance(layer, nn.Linear) and not bfloat16]
+        self._buffers = {layer: layer.weight.new_empty((rows, layer.out_features)) for layer in linears}
+        # transposed whichever engine trained them, because the layout decides how the products round
+        self._weights = {layer: layer.weight.t().contiguous() for layer in linears}
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The outputs (n, k) of prepared inputs (n, features), which stay as they are; valid until the next
+        call."""
+        if self._bfloat16:
+            return forward(self._model, inputs, bfloat16=True)
+        x = inputs
+        for layer in self._model:
+            if isinstance(layer, nn.Linear):
+                out = self._buffers[layer][: len(x)]
+                if layer.bias is None:
+                    x = torch.mm(x, self._weights[layer], out=out)
+                else:
+                    x = torch.mm(x, self._weights[layer], out=out).add_(layer.bias)
+            elif type(layer) in IN_PLACE:
+                IN_PLACE[type(layer)](x)
+            elif not isinstance(layer, nn.Dropout):
+                x = layer(x)
+        return x
 
 
 def chunk_rows(model: nn.Sequential) -> int:

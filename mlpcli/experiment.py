@@ -15,6 +15,7 @@ import torch
 from mlpcli import __version__, checkpoints, data
 from mlpcli.autograd import Autograd
 from mlpcli.config import Config, dump_config, to_plain
+from mlpcli.config.rules import engine
 from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
 from mlpcli.cuda_graph import Captured
@@ -90,8 +91,15 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
 
 def _engine(config: Config, network: Network, optimizer: torch.optim.Optimizer, batch_size: int) -> Engine:
     training = config.training
-    if training.engine == "explicit":
-        explicit = Explicit(network.model, network.loss, optimizer, batch_size, training.clip_grad_norm)
+    if engine(config) == "explicit":
+        explicit = Explicit(
+            network.model,
+            network.loss,
+            optimizer,
+            batch_size,
+            clip_grad_norm=training.clip_grad_norm,
+            bfloat16=training.precision == "bfloat16",
+        )
         return Captured(explicit, batch_size) if network.device.type == "cuda" else explicit
     return Autograd(
         network.model,
@@ -265,7 +273,7 @@ def start(config: Config, output: Path | None) -> Experiment:
     network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
     if config.training.threads == "auto":
-        config = with_threads(config, fastest_threads(trainer))
+        config = with_threads(config, trainer)
     assert config.name is not None, "a resolved config has a name"
     surroundings = environment(network.device, config.seed, network.description.fingerprint)
     run = Run.create(output, config.name, dump_config(config), surroundings)
@@ -275,8 +283,10 @@ def start(config: Config, output: Path | None) -> Experiment:
     return experiment
 
 
-def with_threads(config: Config, threads: int) -> Config:
-    """The config as a run keeps it: training it again rounds the same way."""
+def with_threads(config: Config, trainer: Trainer) -> Config:
+    """The config as a run keeps it, with a number of threads: training it again rounds the same way."""
+    # compiled kernels are made for a number of threads, so that trying several would compile as often
+    threads = torch.get_num_threads() if config.training.compile else fastest_threads(trainer)
     return config.model_copy(update={"training": config.training.model_copy(update={"threads": threads})})
 
 

@@ -9,6 +9,10 @@ derivative of the loss by z, the chain rule gives for each layer, last to first 
 All parameters lie in one flat buffer, and so do the gradient and what the optimizer keeps, so that an update is
 one pass over memory. Weights are stored (inputs, outputs), the transpose of torch's layout, for which the products
 of small batches are faster. The model's own parameters are views of that buffer.
+
+In mixed precision (Micikevicius et al. 2018) the factors of all products are bfloat16: the activations, δ, and a
+copy of θ that is made anew after each update; so is a batch's gradient. θ itself, the sum of gradients over chunks
+and the optimizer's state keep their type.
 """
 
 from collections.abc import Callable
@@ -81,8 +85,8 @@ class Affine:
 
     Attributes:
         name: of the layer in the model, for messages.
-        weight, weight_t, bias: θ.
-        weight_into, bias_into: where its gradient is accumulated.
+        weight, weight_t, bias: θ, as the products take it.
+        weight_into, bias_into: where its gradient is accumulated; in mixed precision, where it is computed.
     """
 
     name: str
@@ -120,8 +124,11 @@ class Workspace:
     hidden: list[Hidden]
     outputs: Tensor
     delta: Tensor
-    delta_t: Tensor
     ones: Tensor
+    inputs: Tensor
+    """(n, features) in bfloat16, and likewise the next two; empty where nothing is mixed."""
+    low_outputs: Tensor
+    low_delta: Tensor
 
 
 class Explicit:
@@ -137,6 +144,7 @@ class Explicit:
         optimizer: of `OPTIMIZERS`, over the model's parameters; its options and its state.
         batch_size: the most samples of one call.
         clip_grad_norm: the gradient is scaled down to this norm where it is longer.
+        bfloat16: whether the factors of products are of that type.
 
     Raises:
         TypeError: a layer or an optimizer that this engine does not cover.
@@ -149,6 +157,7 @@ class Explicit:
         optimizer: torch.optim.Optimizer,
         batch_size: int,
         clip_grad_norm: float | None = None,
+        bfloat16: bool = False,
     ) -> None:
         if not isinstance(optimizer, OPTIMIZERS):
             raise TypeError(f"no explicit update for {type(optimizer).__name__}")
@@ -171,19 +180,22 @@ class Explicit:
             and not options["nesterov"]
             and not options["weight_decay"]
             and clip_grad_norm is None
+            and not bfloat16
         )
-        into = self._state["momentum_buffer"] if self._accumulates else torch.zeros_like(self._theta)
-        self._into = into
+        self._into = self._state["momentum_buffer"] if self._accumulates else torch.zeros_like(self._theta)
+        self._mixed = bfloat16
+        self._factors = self._theta.bfloat16() if bfloat16 else self._theta
+        self._products = torch.zeros_like(self._factors) if bfloat16 else self._into
         self._affine: list[Affine] = []
         self._activation: Activation = ACTIVATIONS[nn.Identity]
         self._dropout = 0.0
-        self._read(model, into)
+        self._read(model)
         self._batch_size = batch_size
         self._workspaces: dict[int, Workspace] = {}
         self.adopt_state()
 
-    def _read(self, model: nn.Sequential, into: Tensor) -> None:
-        places = zip(flat_views(model, self._theta), flat_views(model, into), strict=True)
+    def _read(self, model: nn.Sequential) -> None:
+        places = zip(flat_views(model, self._factors), flat_views(model, self._products), strict=True)
         for name, module in model.named_children():
             if isinstance(module, nn.Linear):
                 text = f"layer {name} ({module})"
@@ -211,13 +223,22 @@ class Explicit:
     def _allocate(self, n: int) -> Workspace:
         hidden = []
         for affine in self._affine[:-1]:
-            z, delta = (self._theta.new_empty(n, affine.weight.shape[1]) for _ in range(2))
+            z, delta = (self._factors.new_empty(n, affine.weight.shape[1]) for _ in range(2))
             h = torch.empty_like(z) if self._activation.keeps_z else z
             mask, x = (torch.empty_like(z), torch.empty_like(z)) if self._dropout else (None, h)
             hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
-        # column by column, because the softmax runs down the columns
-        outputs, delta = (self._theta.new_empty(self._affine[-1].weight.shape[1], n).t() for _ in range(2))
-        return Workspace(hidden, outputs, delta, delta.t(), self._theta.new_ones(n))
+        classes = self._affine[-1].weight.shape[1]
+        rows = n if self._mixed else 0
+        return Workspace(
+            hidden=hidden,
+            # column by column, because the softmax runs down the columns
+            outputs=self._theta.new_empty(classes, n).t(),
+            delta=self._theta.new_empty(classes, n).t(),
+            ones=self._factors.new_ones(n),
+            inputs=self._factors.new_empty(rows, self._affine[0].weight.shape[0]),
+            low_outputs=self._factors.new_empty(rows, classes),
+            low_delta=self._factors.new_empty(rows, classes),
+        )
 
     def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, first: bool = True) -> Tensor:
         """Accumulate `share` of the gradient of the mean loss on a batch, after forgetting the one before if
@@ -232,8 +253,9 @@ class Explicit:
         """
         n = len(inputs)
         space = self._workspace(n)
+        keep = 1.0 if not first else self._momentum if self._accumulates else 0.0
         # --- forward
-        x = inputs
+        x = inputs = space.inputs.copy_(inputs) if self._mixed else inputs
         for affine, here in zip(self._affine, space.hidden, strict=False):
             self._affine_map(affine, x, here.z)
             self._activation.forward(here.z, here.h)
@@ -241,12 +263,24 @@ class Explicit:
                 here.mask.bernoulli_(1 - self._dropout).div_(1 - self._dropout)
                 torch.mul(here.h, here.mask, out=here.x)
             x = here.x
-        self._affine_map(self._affine[-1], x, space.outputs)
+        self._affine_map(self._affine[-1], x, space.low_outputs if self._mixed else space.outputs)
+        if self._mixed:
+            space.outputs.copy_(space.low_outputs)
         # --- backward
         self.loss.derivative(space.outputs, targets, space.delta)
-        delta, delta_t = space.delta, space.delta_t
-        keep = 1.0 if not first else self._momentum if self._accumulates else 0.0
-        scale = share / n
+        if self._mixed:
+            self._backward(space, inputs, space.low_delta.copy_(space.delta), 0.0, share / n)
+            if first:
+                self._into.copy_(self._products)
+            else:
+                self._into.add_(self._products)
+        else:
+            self._backward(space, inputs, space.delta, keep, share / n)
+        return space.outputs
+
+    def _backward(self, space: Workspace, inputs: Tensor, delta: Tensor, keep: float, scale: float) -> None:
+        """`keep` times the gradient so far, plus `scale` times that of this batch."""
+        delta_t = delta.t()
         for layer in range(len(self._affine) - 1, -1, -1):
             affine = self._affine[layer]
             before = space.hidden[layer - 1] if layer else None
@@ -260,7 +294,6 @@ class Explicit:
                     before.delta.mul_(before.mask)
                 self._activation.backward(before.delta, before.z, before.h)
                 delta, delta_t = before.delta, before.delta_t
-        return space.outputs
 
     def _affine_map(self, affine: Affine, x: Tensor, out: Tensor) -> None:
         if affine.bias is None:
@@ -278,6 +311,11 @@ class Explicit:
 
     def update(self, lr: float | Tensor) -> None:
         """Clip the accumulated gradient where asked for, and move θ; `lr` may be a number on the device."""
+        self._move(lr)
+        if self._mixed:
+            self._factors.copy_(self._theta)
+
+    def _move(self, lr: float | Tensor) -> None:
         if self.clip_grad_norm is not None:
             norm = torch.linalg.vector_norm(self._into)
             self._into.mul_((self.clip_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
@@ -321,7 +359,10 @@ class Explicit:
         )
 
     def adopt_state(self) -> None:
-        """Take the optimizer's state over into the flat buffers, and let the optimizer hold views of them."""
+        """Take the optimizer's state over into the flat buffers, and let the optimizer hold views of them; and θ,
+        which may have changed too, into the factors of mixed precision."""
+        if self._mixed:
+            self._factors.copy_(self._theta)
         state = self.optimizer.state
         parameters = list(self._model.parameters())
         for name, flat in self._state.items():
@@ -346,5 +387,5 @@ def _first_rows(full: Workspace, n: int) -> Workspace:
         mask = None if each.mask is None else each.mask[:n]
         x = h if each.x is each.h else each.x[:n]
         hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
-    delta = full.delta[:n]
-    return Workspace(hidden, full.outputs[:n], delta, delta.t(), full.ones[:n])
+    others = (full.outputs, full.delta, full.ones, full.inputs, full.low_outputs, full.low_delta)
+    return Workspace(hidden, *(each[:n] for each in others))

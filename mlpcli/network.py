@@ -166,18 +166,26 @@ def build_network(
         weights: of the classes, see `class_weights`.
     """
     device = pick_device(config.training.device)
-    if config.training.threads != "auto":
-        torch.set_num_threads(config.training.threads)
+    threads = torch.get_num_threads() if config.training.threads == "auto" else config.training.threads
+    if threads > (os.cpu_count() or threads):
+        log.warning(
+            "training.threads is %d, but this machine has %d cores; training.threads=auto fits it, and rounds "
+            "differently",
+            threads,
+            os.cpu_count(),
+        )
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are made on the present one
         torch.backends.cuda.matmul.allow_tf32 = config.training.precision == "tf32"
     log.debug(
         "%s: %d threads, %s, data %s",
         device,
-        torch.get_num_threads(),
+        threads,
         config.training.precision,
         description.fingerprint,
     )
     section = config.model
+    torch.set_num_threads(1)  # a QR decomposition rounds by their number, and the weights depend on the seed alone
     model = build_mlp(
         description.features,
         description.outputs,
@@ -190,6 +198,7 @@ def build_network(
         init=section.init,
         seed=stream_seed(config.seed, "init"),
     )
+    torch.set_num_threads(threads)
     assert config.loss is not None, "a resolved config has a loss"
     model = model.to(device, DTYPES[config.training.precision])
     options = config.loss.model_dump(exclude={"class_weights"})

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ def _add_at(out: Tensor, targets: Tensor, value: float) -> None:
     out.scatter_add_(1, targets.unsqueeze(1), _column(value, len(targets), out.dtype, out.device))
 
 
-@lru_cache(maxsize=16)
+@cache  # unbounded: a CUDA graph may hold its address
 def _column(value: float, rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device).expand(rows, 1)
 

@@ -14,7 +14,7 @@ from mlpcli.experiment import Experiment, build_trainer, closed_on_error, with_t
 from mlpcli.network import network_for
 from mlpcli.progress import Progress
 from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics
-from mlpcli.threads import fastest_threads, flush_denormals
+from mlpcli.threads import flush_denormals
 from mlpcli.training import Trainer
 
 log = logging.getLogger("mlpcli")
@@ -79,7 +79,7 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
     network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
     if config.training.threads == "auto":
-        config = with_threads(config, fastest_threads(trainer))
+        config = with_threads(config, trainer)
     experiment = Experiment(config, dataset, network, trainer, run, started)
     if state is None:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)

@@ -44,7 +44,7 @@ def storage(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that at any instant it is the old one or the new one, whole, on the disk.
 
     Raises:

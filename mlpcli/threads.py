@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlpcli.training import Trainer
 
-ROWS = 4096
+ROWS = 1024
 """The most samples of a timed batch: enough to tell, where a step takes the whole training split."""
 
 SECONDS = 0.02

@@ -149,14 +149,14 @@ class Trainer:
 
     def objective_gradient(self, measure: bool = True) -> Tensor:
         """The exact gradient of the whole objective, accumulated over chunks; the objective."""
-        values = []
+        totals = []
         for chunk, (inputs, targets) in enumerate(self.batches.epoch(self.epoch)):
             share = len(inputs) / len(self.batches)
             outputs = self.engine.gradient(inputs, targets, share, first=chunk == 0)
-            values.append(self.loss(outputs, targets) * share)
+            totals.append(self.loss.total(outputs, targets))
             if measure:
                 self.metrics.add(outputs, targets)
-        return torch.stack(values).sum()
+        return torch.stack(totals).sum() / len(self.batches)
 
     def gd_step(self) -> None:
         """One step on the whole objective. L-BFGS evaluates it several times; only the first is measured."""

@@ -656,7 +656,7 @@ def test_an_engine_that_does_not_cover_the_config_is_a_config_error():
         ("seed=0", "explicit", None),
         ("optimizer={name: adagrad, lr: 0.1}", "autograd", "adagrad is left to torch.optim"),
         ("model.normalization=batch", "autograd", "model.normalization: batch is left to torch.autograd"),
-        ("training.precision=bfloat16", "autograd", "bfloat16 is left to torch.autocast"),
+        ("training.precision=bfloat16", "explicit", None),
     ],
 )
 def test_check_says_which_engine_and_why(override, engine, because):
@@ -749,3 +749,118 @@ def test_balanced_class_weights_are_scikit_learns(engine: str) -> None:
 def test_class_weights_must_be_one_a_class() -> None:
     done = mlpcli("check", "iris", "loss={name: cross_entropy, class_weights: [1, 2]}")
     assert done.code == 2 and "2 class weights, but iris has 3 classes" in done.err
+
+
+# --- mixed precision ------------------------------------------------------------------------------------------
+
+
+def mixed(optimizer: str, depth: int = 3, dropout: float = 0.0, **more: object):
+    """An explicit engine in mixed precision over a float32 network, and its model."""
+    model = build_mlp(20, CLASSES, depth=depth, width=32, dropout=dropout, activation="tanh", seed=1)
+    moves = make_optimizer(model.parameters(), optimizer, **more)
+    return Explicit(model, Loss("cross_entropy"), moves, 16, bfloat16=True), model
+
+
+def samples(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(n, 20, generator=generator), torch.randint(0, CLASSES, (n,), generator=generator)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_mixed_gradient_is_the_exact_one_to_bfloat16s_precision(depth):
+    engine, model = mixed("sgd", depth, lr=0.1)
+    inputs, targets = samples(16)
+    exact = build_mlp(20, CLASSES, depth=depth, width=32, activation="tanh", seed=1).double()
+    expected = torch.autograd.grad(F.cross_entropy(exact(inputs.double()), targets), list(exact.parameters()))
+    engine.gradient(inputs, targets)
+    for view, gradient in zip(flat_views(model, engine._into), expected, strict=True):
+        error = (view.double() - gradient).norm() / gradient.norm()
+        assert error < 0.02  # 8 bits of mantissa, 2⁻⁸ = 0.004 a factor
+        assert error > 1e-5  # or nothing was rounded
+
+
+def test_mixed_gradients_of_chunks_add_up():
+    inputs, targets = samples(16)
+    whole, model = mixed("sgd", lr=0.1)
+    whole.gradient(inputs, targets)
+    parts, other = mixed("sgd", lr=0.1)
+    for start in (0, 4, 8, 12):
+        part = slice(start, start + 4)
+        parts.gradient(inputs[part], targets[part], 0.25, first=start == 0)
+    for a, b in zip(flat_views(other, parts._into), flat_views(model, whole._into), strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_mixed_precision_keeps_small_updates(optimizer):
+    """θ is in float32: steps far below bfloat16's spacing add up instead of being rounded away."""
+    engine, _ = mixed(optimizer, lr=1.0)
+    inputs, targets = samples(16)
+    before = engine._theta.clone()
+    for _ in range(50):
+        engine.step(inputs, targets, 1e-5)
+    moved = (engine._theta - before).norm()
+    assert engine._theta.dtype == torch.float32 and 0 < moved < 0.05
+    engine.gradient(inputs, targets)
+    if optimizer == "sgd":
+        # the gradient hardly changes on such a short way
+        assert moved.item() == pytest.approx(50 * 1e-5 * engine._into.norm().item(), rel=0.05)
+
+
+def test_mixed_precision_trains_and_resumes_to_the_bit():
+    base = ["iris", "training.precision=bfloat16", "model.dropout=0.1", "training.batch_size=7"]
+    succeeds("train", *base, "training.epochs=6", "-o", "whole")
+    succeeds("train", *base, "training.epochs=3", "-o", "parts")
+    succeeds("train", "--resume", "parts", "training.epochs=6")
+    whole, parts = (torch.load(f"{run}/checkpoints/last.pt", weights_only=True) for run in ("whole", "parts"))
+    assert all(torch.equal(whole["model"][name], parts["model"][name]) for name in whole["model"])
+    assert "explicit engine" in Path("whole/train.log").read_text()
+    losses = [line["train"]["loss"] for line in read_metrics(Path("whole"))]
+    assert losses[-1] < 0.7 * losses[0]
+    evaluated = json.loads(succeeds("eval", "whole", "--json").out)["metrics"]
+    assert evaluated == json.loads(Path("whole/summary.json").read_text())["test"]
+
+
+def test_a_state_that_is_loaded_reaches_the_mixed_factors():
+    engine, model = mixed("sgd", lr=0.1)
+    inputs, targets = samples(16)
+    state = {name: 2 * value for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    engine.adopt_state()
+    expected = model(inputs).detach()
+    assert (engine.gradient(inputs, targets) - expected).norm() < 0.02 * expected.norm()
+
+
+def test_class_weights_that_are_all_zero_are_refused() -> None:
+    done = mlpcli("check", "iris", "loss={name: cross_entropy, class_weights: [0, 0, 0]}")
+    assert done.code == 2 and "all class weights are 0" in done.err
+
+
+def test_a_wrong_number_of_threads_is_not_told_to_be_quoted() -> None:
+    done = mlpcli("check", "iris", "training.threads=0")
+    assert done.code == 2 and "auto" in done.err and "quote" not in done.err
+    assert "did you mean auto" in mlpcli("check", "iris", "training.threads=atuo").err
+
+
+def test_more_threads_than_cores_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert (
+        "training.threads is 2, but this machine has 1 cores"
+        in succeeds("train", "iris", "training.epochs=1", "training.threads=2").err
+    )
+
+
+def test_compiled_kernels_are_not_made_for_several_numbers_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def compiled(function):
+        def call(*arguments):
+            seen.append(torch.get_num_threads())
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    succeeds("train", "iris", "training.compile=true", "training.epochs=1", "-o", "run")
+    assert seen and yaml.safe_load(Path("run/config.yaml").read_text())["training"]["threads"] == 3

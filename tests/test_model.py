@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from mlpcli.evaluation import Inference
 from mlpcli.layers import mlp_layers, step_cost
-from mlpcli.model import ACTIVATIONS, Inference, build_mlp, flatten, gain
+from mlpcli.model import ACTIVATIONS, build_mlp, flatten, gain
 
 # σ written out by hand: the oracle for torch's modules and for their place in the model.
 BY_HAND = {

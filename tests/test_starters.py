@@ -220,3 +220,16 @@ def test_names_that_mean_nothing(name: str, message: str) -> None:
         done = mlpcli(command, name)
         assert (done.code, done.out) == (2, "")
         assert message in done.err
+
+
+def test_a_runs_own_config_gives_the_same_run_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orthogonal weights come from a QR decomposition, which rounds by the number of threads."""
+    wide = ["model.init=orthogonal", "model.width=600", "training.epochs=1"]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        succeeds("train", "digits", *wide, "-o", "first")
+        succeeds("train", "first/config.yaml", "-o", "second")
+        assert torch.equal(weights("first"), weights("second"))
+    finally:
+        torch.set_num_threads(before)

@@ -134,7 +134,10 @@ class SchemaTree:
 
     def options(self, schema: Schema) -> list[str]:
         """The words that `schema` allows, where it allows only some."""
-        return [str(word) for branch in self.branches(schema) for word in branch.get("enum", [])]
+        words = []
+        for branch in self.branches(schema):
+            words += branch.get("enum", [branch["const"]] if "const" in branch else [])
+        return [str(word) for word in words]
 
     # --- what to do ---
 

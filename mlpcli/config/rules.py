@@ -35,12 +35,7 @@ def resolve(config: Config) -> Config:
             "loss": loss,
             "model": model.model_copy(update={"depth": len(model.widths) + 1}),
             "training": training.model_copy(
-                update={
-                    "monitor": monitor,
-                    "early_stopping": stopping,
-                    "batch_size": batch_size,
-                    "engine": engine(config),
-                }
+                update={"monitor": monitor, "early_stopping": stopping, "batch_size": batch_size}
             ),
         }
     )
@@ -59,8 +54,6 @@ def not_explicit(config: Config) -> str | None:
         return f"model.normalization: {config.model.normalization} is left to torch.autograd"
     if config.optimizer.name not in EXPLICIT:
         return f"{config.optimizer.name} is left to torch.optim; the explicit engine has {', '.join(EXPLICIT)}"
-    if config.training.precision == "bfloat16":
-        return "training.precision: bfloat16 is left to torch.autocast"
     if config.training.compile:
         return "torch.compile works on what torch.autograd records"
     return None
@@ -153,6 +146,13 @@ def conflicts(config: Config) -> Iterator[Conflict]:
         )
     if isinstance(config.loss, CrossEntropy) and isinstance(config.loss.class_weights, list):
         given = len(config.loss.class_weights)
+        if not any(config.loss.class_weights):
+            yield Conflict(
+                ("loss", "class_weights"),
+                ("loss",),
+                "all class weights are 0, so that nothing is minimised",
+                "give a class that counts a positive number",
+            )
         if facts.task == "classification" and given != facts.outputs:
             yield Conflict(
                 ("loss", "class_weights"),

@@ -517,8 +517,8 @@ class Training(Section):
     """Let torch.compile make kernels for this network first, with the autograd engine; takes a while and needs a
     C++ compiler."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
-    """CPU threads of a run. `auto` times a few steps and takes the fastest number; the run's config keeps it,
-    because sums in another order round differently."""
+    """CPU threads of a run. `auto` times a few gradients and takes the fewest threads that no larger number beats
+    by a tenth; the run's config keeps the number, because sums in another order round differently."""
     clip_grad_norm: Positive | None = None
     """Scale the gradient down to this L2 norm where it is longer."""
     monitor: Monitor | None = None

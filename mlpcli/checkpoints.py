@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -25,10 +25,38 @@ def save(state: Mapping[str, Any], *paths: Path) -> None:
     Raises:
         StorageError: it could not be written; the earlier checkpoint is intact.
     """
-    buffer = io.BytesIO()
-    torch.save(_canonical({"format": FORMAT, **state}), buffer)
+    canonical = _canonical({"format": FORMAT, **state})
     for path in paths:
-        write_whole(path, buffer.getbuffer())
+        write_whole(path, lambda file: _write(canonical, file))
+
+
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    """torch.save straight into the file: in memory it would be as large again as model and optimizer.
+
+    torch makes another exception of an OSError: it is raised here as it was.
+    """
+    watched = _Watched(file)
+    try:
+        torch.save(state, cast(BinaryIO, watched))  # which needs no more of it than `write`
+    except Exception:
+        if watched.error is not None:
+            raise watched.error from None
+        raise
+
+
+class _Watched(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _canonical(value: Any) -> Any:
@@ -40,7 +68,9 @@ def _canonical(value: Any) -> Any:
         return type(value)(_canonical(item) for item in value)
     if isinstance(value, str):
         return sys.intern(value)
-    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() != value.nbytes:
+    if isinstance(value, torch.Tensor) and not (
+        value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+    ):
         return value.clone(memory_format=torch.contiguous_format)
     return value
 

@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mlpcli.errors import RunError, StorageError
 
@@ -44,8 +44,12 @@ def storage(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {reason}") from error
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Write a file so that at any instant it is the old one or the new one, whole, on the disk.
+
+    Args:
+        path: of the file.
+        content: what it will hold, or what writes that.
 
     Raises:
         StorageError: it could not be written; `path` is as before.
@@ -54,7 +58,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     with storage(path):
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlpcli.model import flat_views, flatten
+from mlpcli.model import MaskBits, flat_views, flatten
 from mlpcli.objective import Loss
 
 aten = torch.ops.aten
@@ -103,7 +103,7 @@ class Hidden:
 
     Attributes:
         z, h: before and after σ, one tensor where the derivative needs no z.
-        mask: of dropout, 0 or 1/(1 − p); None without dropout.
+        mask, bits: of dropout, 0 or 1/(1 − p), and what draws it; None without dropout.
         x, x_t: what the next layer sees, and its transpose.
         delta, delta_t: the derivative of the loss by z, and its transpose.
     """
@@ -111,6 +111,7 @@ class Hidden:
     z: Tensor
     h: Tensor
     mask: Tensor | None
+    bits: MaskBits | None
     x: Tensor
     x_t: Tensor
     delta: Tensor
@@ -217,7 +218,7 @@ class Explicit:
             if full is None:
                 full = self._workspaces[rows] = self._allocate(rows)
             if n < rows:
-                self._workspaces[n] = _first_rows(full, n)
+                self._workspaces[n] = _first_rows(full, n, self._dropout)
         return self._workspaces[n]
 
     def _allocate(self, n: int) -> Workspace:
@@ -226,7 +227,8 @@ class Explicit:
             z, delta = (self._factors.new_empty(n, affine.weight.shape[1]) for _ in range(2))
             h = torch.empty_like(z) if self._activation.keeps_z else z
             mask, x = (torch.empty_like(z), torch.empty_like(z)) if self._dropout else (None, h)
-            hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
+            bits = None if mask is None else MaskBits(mask, self._dropout)
+            hidden.append(Hidden(z, h, mask, bits, x, x.t(), delta, delta.t()))
         classes = self._affine[-1].weight.shape[1]
         rows = n if self._mixed else 0
         return Workspace(
@@ -259,8 +261,8 @@ class Explicit:
         for affine, here in zip(self._affine, space.hidden, strict=False):
             self._affine_map(affine, x, here.z)
             self._activation.forward(here.z, here.h)
-            if here.mask is not None:
-                here.mask.bernoulli_(1 - self._dropout).div_(1 - self._dropout)
+            if here.bits is not None and here.mask is not None:
+                here.bits.draw()
                 torch.mul(here.h, here.mask, out=here.x)
             x = here.x
         self._affine_map(self._affine[-1], x, space.low_outputs if self._mixed else space.outputs)
@@ -379,13 +381,14 @@ class Explicit:
                 state[parameter]["step"] = steps
 
 
-def _first_rows(full: Workspace, n: int) -> Workspace:
+def _first_rows(full: Workspace, n: int, dropout: float) -> Workspace:
     hidden = []
     for each in full.hidden:
         z, delta = each.z[:n], each.delta[:n]
         h = z if each.h is each.z else each.h[:n]
         mask = None if each.mask is None else each.mask[:n]
         x = h if each.x is each.h else each.x[:n]
-        hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
+        bits = None if mask is None else MaskBits(mask, dropout)
+        hidden.append(Hidden(z, h, mask, bits, x, x.t(), delta, delta.t()))
     others = (full.outputs, full.delta, full.ones, full.inputs, full.low_outputs, full.low_delta)
     return Workspace(hidden, *(each[:n] for each in others))

@@ -6,7 +6,7 @@ from torch import nn
 
 from mlpcli.evaluation import Inference
 from mlpcli.layers import mlp_layers, step_cost
-from mlpcli.model import ACTIVATIONS, build_mlp, flatten, gain
+from mlpcli.model import ACTIVATIONS, Dropout, MaskBits, build_mlp, flatten, gain
 
 # σ written out by hand: the oracle for torch's modules and for their place in the model.
 BY_HAND = {
@@ -66,7 +66,7 @@ def test_depth_1_is_exactly_the_linear_model():
 
 def test_order_of_a_hidden_layer():
     model = build_mlp(4, 3, depth=2, width=5, dropout=0.5, normalization="batch")
-    assert [type(m) for m in model] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear]
+    assert [type(m) for m in model] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, Dropout, nn.Linear]
     assert isinstance(build_mlp(4, 3, depth=2, width=5, normalization="layer")[1], nn.LayerNorm)
 
 
@@ -139,3 +139,32 @@ def test_flops_of_a_step_are_those_that_torch_counts():
     assert cost.flops == counter.get_total_flops()
     parameters = sum(p.numel() for p in model.parameters())
     assert (cost.parameter_bytes, cost.optimizer_bytes) == (4 * parameters, 8 * parameters)
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.99999])
+def test_dropout_keeps_the_asked_share_and_the_mean(p):
+    torch.manual_seed(0)
+    mask = torch.empty(1000, 1001, dtype=torch.float64)
+    draw = MaskBits(mask, p)
+    draw.draw()
+    kept = max(1, round((1 - p) * 2**16)) / 2**16
+    assert kept == pytest.approx(1 - p, abs=2**-17) or p == 0.99999
+    assert set(mask.unique().tolist()) <= {0.0, 1 / kept}
+    # five standard deviations of a share of a million
+    assert (mask > 0).double().mean().item() == pytest.approx(kept, abs=5 * (kept * (1 - kept) / 1_001_000) ** 0.5)
+    first = mask.clone()
+    draw.draw()
+    if 0.01 < p < 0.99:
+        both = ((mask > 0) & (first > 0)).double().mean().item()
+        assert both == pytest.approx(kept * kept, abs=0.005)  # independent from draw to draw
+        neighbours = ((mask[:, 1:] > 0) & (mask[:, :-1] > 0)).double().mean().item()
+        assert neighbours == pytest.approx(kept * kept, abs=0.005)  # and within the lanes of a word
+
+
+def test_dropout_is_off_in_evaluation_and_passes_the_gradient_of_what_it_keeps():
+    layer = Dropout(0.25)
+    x = torch.ones(40, 30, requires_grad=True)
+    assert layer.eval()(x) is x
+    y = layer.train()(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach()) and 0 < (y == 0).sum() < y.numel()

@@ -512,7 +512,7 @@ def train_sklearn(task: Task) -> Result:
     ends: list[float] = []
     initial = iter(initial_weights(task.widths))
 
-    class Timed(MLPClassifier):  # type: ignore[misc]
+    class Timed(MLPClassifier):
         """The same initial weights as everybody's, and a clock at the end of each epoch: at no cost."""
 
         def _init_coef(self, fan_in: int, fan_out: int, dtype: Any) -> tuple[Floats, Floats]:

@@ -229,29 +229,7 @@ def train_mlpcli_autograd(task: Task) -> Result:
     return train_mlpcli(task, engine="autograd")
 
 
-def train_torch_eager(task: Task) -> Result:
-    import torch
-    import torch.nn.functional as F
-
-    inputs, labels = torch.from_numpy(task.inputs), torch.from_numpy(task.labels)
-    model = torch_model(task.widths)
-    optimizer = torch_optimizer(task, model)
-    seconds, losses = [], []
-    for _ in range(task.epochs):
-        started = time.perf_counter()
-        batch_losses = []
-        for index in torch.randperm(len(inputs)).split(task.batch):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(inputs[index]), labels[index])
-            loss.backward()
-            optimizer.step()
-            batch_losses.append(loss.detach())
-        losses.append(mean_loss(batch_losses, task))
-        seconds.append(time.perf_counter() - started)
-    return torch_result(seconds, losses, model)
-
-
-def train_torch_compile(task: Task) -> Result:
+def train_torch_eager(task: Task, compiled: bool = False) -> Result:
     import torch
     import torch.nn.functional as F
 
@@ -259,10 +237,11 @@ def train_torch_compile(task: Task) -> Result:
     model = torch_model(task.widths)
     optimizer = torch_optimizer(task, model)
 
-    @torch.compile(dynamic=False)  # one graph for the full batch, one for the smaller last one
     def mean_cross_entropy(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
+    if compiled:  # one graph for the full batch, one for the smaller last one
+        mean_cross_entropy = torch.compile(mean_cross_entropy, dynamic=False)
     seconds, losses = [], []
     for _ in range(task.epochs):
         started = time.perf_counter()
@@ -276,6 +255,10 @@ def train_torch_compile(task: Task) -> Result:
         losses.append(mean_loss(batch_losses, task))
         seconds.append(time.perf_counter() - started)
     return torch_result(seconds, losses, model)
+
+
+def train_torch_compile(task: Task) -> Result:
+    return train_torch_eager(task, compiled=True)
 
 
 def train_torch_dataloader(task: Task) -> Result:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlpcli.model import MaskBits, flat_views, flatten
+from mlpcli.model import DropoutMask, flat_views, flatten
 from mlpcli.objective import Loss
 
 aten = torch.ops.aten
@@ -103,15 +103,14 @@ class Hidden:
 
     Attributes:
         z, h: before and after σ, one tensor where the derivative needs no z.
-        mask, bits: of dropout, 0 or 1/(1 − p), and what draws it; None without dropout.
+        mask: of dropout; None without it.
         x, x_t: what the next layer sees, and its transpose.
         delta, delta_t: the derivative of the loss by z, and its transpose.
     """
 
     z: Tensor
     h: Tensor
-    mask: Tensor | None
-    bits: MaskBits | None
+    mask: DropoutMask | None
     x: Tensor
     x_t: Tensor
     delta: Tensor
@@ -226,9 +225,9 @@ class Explicit:
         for affine in self._affine[:-1]:
             z, delta = (self._factors.new_empty(n, affine.weight.shape[1]) for _ in range(2))
             h = torch.empty_like(z) if self._activation.keeps_z else z
-            mask, x = (torch.empty_like(z), torch.empty_like(z)) if self._dropout else (None, h)
-            bits = None if mask is None else MaskBits(mask, self._dropout)
-            hidden.append(Hidden(z, h, mask, bits, x, x.t(), delta, delta.t()))
+            mask = DropoutMask(torch.empty_like(z), self._dropout) if self._dropout else None
+            x = torch.empty_like(z) if self._dropout else h
+            hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
         classes = self._affine[-1].weight.shape[1]
         rows = n if self._mixed else 0
         return Workspace(
@@ -261,9 +260,8 @@ class Explicit:
         for affine, here in zip(self._affine, space.hidden, strict=False):
             self._affine_map(affine, x, here.z)
             self._activation.forward(here.z, here.h)
-            if here.bits is not None and here.mask is not None:
-                here.bits.draw()
-                torch.mul(here.h, here.mask, out=here.x)
+            if here.mask is not None:
+                torch.mul(here.h, here.mask.draw(), out=here.x)
             x = here.x
         self._affine_map(self._affine[-1], x, space.low_outputs if self._mixed else space.outputs)
         if self._mixed:
@@ -293,7 +291,7 @@ class Explicit:
             if before is not None:
                 torch.mm(delta, affine.weight_t, out=before.delta)
                 if before.mask is not None:
-                    before.delta.mul_(before.mask)
+                    before.delta.mul_(before.mask.numbers)
                 self._activation.backward(before.delta, before.z, before.h)
                 delta, delta_t = before.delta, before.delta_t
 
@@ -386,9 +384,8 @@ def _first_rows(full: Workspace, n: int, dropout: float) -> Workspace:
     for each in full.hidden:
         z, delta = each.z[:n], each.delta[:n]
         h = z if each.h is each.z else each.h[:n]
-        mask = None if each.mask is None else each.mask[:n]
+        mask = None if each.mask is None else DropoutMask(each.mask.numbers[:n], dropout)
         x = h if each.x is each.h else each.x[:n]
-        bits = None if mask is None else MaskBits(mask, dropout)
-        hidden.append(Hidden(z, h, mask, bits, x, x.t(), delta, delta.t()))
+        hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
     others = (full.outputs, full.delta, full.ones, full.inputs, full.low_outputs, full.low_delta)
     return Workspace(hidden, *(each[:n] for each in others))

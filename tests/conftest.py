@@ -28,6 +28,14 @@ def _denormals_as_the_standard_has_them() -> Iterator[None]:
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder for `data.root`."""
+    folder = tmp_path / "the data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def real_data() -> Path:
     """The folder with the real MNIST and Fashion-MNIST."""
     folder = os.environ.get("MLPCLI_TEST_DATA")

@@ -46,13 +46,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "the data"
-    folder.mkdir()
-    return folder
-
-
 def copied(split: Split) -> Split:
     return Split(split.stored.clone(), split.targets.clone())
 
@@ -502,17 +495,17 @@ def test_processes_that_race_all_get_it_right(root: Path, folder: Path) -> None:
     ("environment", "expected"),
     [
         ({"MLPCLI_CACHE": "/fast/cache", "XDG_CACHE_HOME": "/xdg"}, "/fast/cache"),
-        ({"MLPCLI_CACHE": "~/fast"}, "/home/me/fast"),
+        ({"MLPCLI_CACHE": "~/fast"}, "/me/fast"),
         ({"MLPCLI_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/mlpcli"),
-        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/mlpcli"),
-        ({"XDG_CACHE_HOME": ""}, "/home/me/.cache/mlpcli"),
-        ({}, "/home/me/.cache/mlpcli"),
+        ({"XDG_CACHE_HOME": "relative"}, "/me/.cache/mlpcli"),
+        ({"XDG_CACHE_HOME": ""}, "/me/.cache/mlpcli"),
+        ({}, "/me/.cache/mlpcli"),
     ],
 )
 def test_the_folder(environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLPCLI_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/me", **environment}.items():
+    for name, value in {"HOME": "/me", **environment}.items():
         monkeypatch.setenv(name, value)
     assert str(cache.folder()) == expected
 

@@ -35,13 +35,6 @@ from mlpcli.data import download, vision
 IMAGES, LABELS = "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "the data"
-    folder.mkdir()
-    return folder
-
-
 class Response(io.BytesIO):
     def __init__(self, url: str, content: bytes) -> None:
         super().__init__(content)

@@ -6,7 +6,7 @@ from torch import nn
 
 from mlpcli.evaluation import Inference
 from mlpcli.layers import mlp_layers, step_cost
-from mlpcli.model import ACTIVATIONS, Dropout, MaskBits, build_mlp, flatten, gain
+from mlpcli.model import ACTIVATIONS, Dropout, DropoutMask, build_mlp, flatten, gain
 
 # σ written out by hand: the oracle for torch's modules and for their place in the model.
 BY_HAND = {
@@ -145,7 +145,7 @@ def test_flops_of_a_step_are_those_that_torch_counts():
 def test_dropout_keeps_the_asked_share_and_the_mean(p):
     torch.manual_seed(0)
     mask = torch.empty(1000, 1001, dtype=torch.float64)
-    draw = MaskBits(mask, p)
+    draw = DropoutMask(mask, p)
     draw.draw()
     kept = max(1, round((1 - p) * 2**16)) / 2**16
     assert kept == pytest.approx(1 - p, abs=2**-17) or p == 0.99999

@@ -30,14 +30,6 @@ from mlpcli import data
 from mlpcli.config.schema import EmnistData
 from mlpcli.errors import DataError
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "the data"
-    folder.mkdir()
-    return folder
-
-
 # --- absent files ---------------------------------------------------------------------------------------
 
 

@@ -28,14 +28,6 @@ from mlpcli.config.schema import EmnistData, FakeData
 from mlpcli.data import vision
 from mlpcli.errors import DataError
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "the data"
-    folder.mkdir()
-    return folder
-
-
 # --- each format is read as torchvision reads it --------------------------------------------------------
 
 

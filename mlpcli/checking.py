@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpcli.config import Config, to_plain
+from mlpcli.config.data_schema import DataSection, DigitsData, TableData
 from mlpcli.config.rules import engine, not_explicit
-from mlpcli.config.schema import FULL_BATCH, LBFGS, DataSection, DigitsData, Momentum, RMSprop, TableData
+from mlpcli.config.schema import FULL_BATCH, LBFGS, Momentum, RMSprop
 from mlpcli.layers import mlp_layers, step_cost
 
 if TYPE_CHECKING:

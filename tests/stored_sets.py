@@ -14,7 +14,7 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from mlpcli import data
-from mlpcli.config.schema import VisionData
+from mlpcli.config.data_schema import VisionData
 from mlpcli.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -34,7 +34,7 @@ from stored_sets import (
 from torchvision import datasets
 
 from mlpcli import checking, data
-from mlpcli.config.schema import Data, DigitsData, EmnistData, FakeData, TableData
+from mlpcli.config.data_schema import Data, DigitsData, EmnistData, FakeData, TableData
 from mlpcli.data import cache, embedded, vision
 from mlpcli.data.dataset import Source, Split
 
@@ -155,7 +155,7 @@ def test_the_cache_gives_what_the_files_give_to_the_bit(
 NEEDS_NOTHING = """
 import sys
 from pydantic import TypeAdapter
-from mlpcli.config.schema import Data
+from mlpcli.config.data_schema import Data
 from mlpcli.data import load
 for section in sys.argv[1:]:
     load(TypeAdapter(Data).validate_json(section), 0)
@@ -435,7 +435,7 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path, monkeypatch: pytest.Mo
 
 FULL = """
 import resource
-from mlpcli.config.schema import DigitsData
+from mlpcli.config.data_schema import DigitsData
 from mlpcli.data import load
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # less than the images take
 print(load(DigitsData(dataset="digits"), 0).description.fingerprint)
@@ -463,7 +463,7 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(fo
 RACE = """
 import shutil, sys
 from pathlib import Path
-from mlpcli.config.schema import VisionData
+from mlpcli.config.data_schema import VisionData
 from mlpcli.data import load
 from mlpcli.data.cache import folder
 here = VisionData(dataset="mnist", root=sys.argv[1], validation=0.0)

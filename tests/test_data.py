@@ -16,7 +16,7 @@ from sklearn import datasets
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlpcli import data
-from mlpcli.config.schema import DigitsData, FakeData, TableData, VisionData
+from mlpcli.config.data_schema import DigitsData, FakeData, TableData, VisionData
 from mlpcli.data import Description, Preprocessing, Split, TargetScale
 from mlpcli.data.dataset import CHUNK, Source, fingerprint
 from mlpcli.data.statistics import fit, fit_targets
@@ -365,7 +365,7 @@ def test_a_split_moves_between_devices() -> None:
 def test_loading_imports_only_what_the_set_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPCLI_CACHE", str(tmp_path / "cache"))
     code = (
-        "import sys; from mlpcli.data import load; from mlpcli.config.schema import DigitsData, FakeData;"
+        "import sys; from mlpcli.data import load; from mlpcli.config.data_schema import DigitsData, FakeData;"
         "load(FakeData(dataset='fake', train_size=20, test_size=5), 0);"
         "load(DigitsData(dataset='digits'), 0);"
         "assert 'sklearn' in sys.modules and 'torchvision' not in sys.modules"

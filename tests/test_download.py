@@ -29,7 +29,7 @@ from stored_sets import (
 from torchvision import datasets
 
 from mlpcli import data
-from mlpcli.config.schema import EmnistData
+from mlpcli.config.data_schema import EmnistData
 from mlpcli.data import download, vision
 
 IMAGES, LABELS = "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"

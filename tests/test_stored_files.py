@@ -27,7 +27,7 @@ from stored_sets import (
 from torchvision import datasets
 
 from mlpcli import data
-from mlpcli.config.schema import EmnistData
+from mlpcli.config.data_schema import EmnistData
 from mlpcli.errors import DataError
 
 # --- absent files ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from stored_sets import (
 from torchvision import datasets
 
 from mlpcli import data
-from mlpcli.config.schema import EmnistData, FakeData
+from mlpcli.config.data_schema import EmnistData, FakeData
 from mlpcli.data import vision
 from mlpcli.errors import DataError
 

@@ -4,20 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlpcli.config.data_schema import DataSection
 from mlpcli.config.files import read_text
 from mlpcli.config.overrides import Override, apply_overrides, parse_overrides
 from mlpcli.config.plain import changed_keys, dump_config, node_of, to_plain
 from mlpcli.config.problems import in_order, validated
 from mlpcli.config.rules import resolve
-from mlpcli.config.schema import (
-    Config,
-    DataSection,
-    EarlyStopping,
-    Model,
-    OptimizerSection,
-    SchedulerSection,
-    Training,
-)
+from mlpcli.config.schema import Config, EarlyStopping, Model, OptimizerSection, SchedulerSection, Training
 from mlpcli.config.text import Finding, Span, Text
 from mlpcli.config.yaml_source import FatalError, Node, parse_yaml
 from mlpcli.errors import ConfigError

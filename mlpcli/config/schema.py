@@ -1,148 +1,61 @@
 """The schema of a config: one section a class, one key a field, its bounds in its type, its text beneath it.
 
 Nothing here knows files or torch. Rules within a section are its validator's; rules that span sections are in
-`rules`.
+`rules`. The data section is in `data_schema`.
 """
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mlpcli.config.datasets import EMNIST_FACTS, FACTS, Facts
-
-Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Width = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Section(BaseModel):
-    """A mapping in the config: unknown keys and implicit conversions are errors."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-def conflict(key: str, message: str, hint: str = "") -> PydanticCustomError:
-    """An error of a section's validator that stands at `key` of that section."""
-    return PydanticCustomError("conflict", "{message}", {"key": key, "message": message, "hint": hint})
-
-
-# --- data ---------------------------------------------------------------------------------------------
-
-
-class DataSection(Section):
-    """What every data set has in common."""
-
-    validation: Fraction = 0.1
-    """Fraction of the training split that is cut off, seeded and stratified, to choose the best checkpoint;
-    0 for none."""
-    limit: Count | None = None
-    """Use at most this many samples of the training and of the test data, for quick trials."""
-
-    @property
-    def facts(self) -> Facts:
-        """Task, shapes and sizes of this data set."""
-        return FACTS[self.dataset]  # type: ignore[attr-defined]  # every subclass has the key `dataset`
-
-
-class ImageSection(DataSection):
-    """What every set of images has in common."""
-
-    standardize: Literal["pixel", "feature", "scale", "none"] = "pixel"
-    """`pixel`: one mean and standard deviation a channel; `feature`: one for each input; `scale`: to [0, 1];
-    `none`: raw values. The statistics come from the training split alone."""
-
-
-class DigitsData(ImageSection):
-    """scikit-learn's embedded 8x8 digits: 1,797 images, no download."""
-
-    dataset: Literal["digits"]
-    test: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
-    """Fraction of all samples that is cut off, seeded and stratified, as the test split."""
-
-
-class TableData(DataSection):
-    """scikit-learn's embedded tables: no download."""
-
-    dataset: Literal["iris", "wine", "breast_cancer", "diabetes"]
-    test: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.2
-    """Fraction of all samples that is cut off, seeded and stratified, as the test split."""
-    standardize: Literal["feature", "scale", "none"] = "feature"
-    """`feature`: every feature to mean 0 and standard deviation 1; `scale`: to [0, 1]; `none`: raw values.
-    The statistics come from the training split alone."""
-
-
-class StoredImageSection(ImageSection):
-    """Image sets that torchvision reads from disk."""
-
-    root: Annotated[str, Field(min_length=1)] = "data"
-    """Folder that holds the set's own folder, as torchvision lays it out; relative to the working
-    directory."""
-    download: bool = False
-    """Download what is absent. Files that are there are never replaced."""
-
-
-class VisionData(StoredImageSection):
-    """torchvision's image sets."""
-
-    dataset: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "usps", "cifar10", "cifar100", "svhn", "stl10"]
-
-
-class EmnistData(StoredImageSection):
-    """EMNIST: handwritten letters and digits, in six splits."""
-
-    dataset: Literal["emnist"]
-    split: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"] = "balanced"
-    """Which of EMNIST's six data sets."""
-
-    @property
-    def facts(self) -> Facts:
-        """Task, shapes and sizes of this split."""
-        return EMNIST_FACTS[self.split]
-
-
-class FakeData(ImageSection):
-    """torchvision's FakeData: random images and labels, to try things at any size."""
-
-    dataset: Literal["fake"]
-    train_size: Count = 1000
-    """Training images."""
-    test_size: Count = 200
-    """Test images."""
-    image_size: Annotated[list[Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=3, max_length=3)] = [
-        1,
-        28,
-        28,
-    ]
-    """Channels, height and width; 1 or 3 channels."""
-    classes: Annotated[int, Field(ge=2, le=100_000)] = 10
-    """Number of classes."""
-
-    @model_validator(mode="after")
-    def _channels(self) -> Self:
-        if self.image_size[0] not in (1, 3):
-            raise conflict("image_size", f"an image has 1 or 3 channels, not {self.image_size[0]}")
-        return self
-
-    @property
-    def facts(self) -> Facts:
-        """Task, shapes and sizes as configured."""
-        shape = tuple(self.image_size)
-        return Facts("classification", shape, self.classes, self.train_size, self.test_size)
-
-
-Data = Annotated[DigitsData | TableData | VisionData | EmnistData | FakeData, Field(discriminator="dataset")]
-
+from mlpcli.config.data_schema import Data
+from mlpcli.config.section import Count, Fraction, NonNegative, Positive, Section, Width, conflict, named
 
 # --- model --------------------------------------------------------------------------------------------
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "identity"]
 Normalization = Literal["none", "batch", "layer"]
 Init = Literal["default", "kaiming", "xavier", "orthogonal", "zeros"]
+
+
+class NoEmbedding(Section):
+    """Numbers enter the first affine layer as they are."""
+
+    name: Literal["none"]
+
+
+class Periodic(Section):
+    """ReLU(affine(sin(2πcx), cos(2πcx))) of each number x, with learned frequencies c (PLR of Gorishniy, Rubachev &
+    Babenko 2022)."""
+
+    name: Literal["periodic"]
+    frequencies: Annotated[int, Field(ge=1, le=10_000)] = 24
+    """How many c each number has."""
+    sigma: Positive = 0.1
+    """Standard deviation of the initial c."""
+    size: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Numbers that each number becomes."""
+
+
+class PiecewiseLinear(Section):
+    """How far each number is through each of the bins between quantiles of the training split (PLE of Gorishniy,
+    Rubachev & Babenko 2022)."""
+
+    name: Literal["piecewise_linear"]
+    bins: Annotated[int, Field(ge=2, le=10_000)] = 16
+    """Bins of each number; fewer where quantiles coincide."""
+
+
+type_of_embedding = NoEmbedding | Periodic | PiecewiseLinear
+EmbeddingName = Literal["none", "periodic", "piecewise_linear"]
+NumericEmbedding = Annotated[
+    Annotated[type_of_embedding, Field(discriminator="name")],
+    BeforeValidator(
+        named,
+        json_schema_input_type=EmbeddingName | Annotated[type_of_embedding, Field(discriminator="name")],
+    ),
+]
 
 
 class Model(Section):
@@ -164,6 +77,8 @@ class Model(Section):
     init: Init = "default"
     """`default`: torch.nn.Linear's own; `kaiming`, `xavier`, `orthogonal`: with the gain of the activation
     and zero biases; `zeros`: torch's own, and zeros for the last layer."""
+    numeric_embedding: NumericEmbedding = NoEmbedding(name="none")
+    """How the numbers of a table enter the network."""
 
     @model_validator(mode="after")
     def _depth_fits_width(self) -> Self:
@@ -231,13 +146,8 @@ UNTRAINABLE = {
 """Metrics that people ask for as a loss, and why that cannot be."""
 
 
-def _named(value: Any) -> Any:
-    """`sgd` is short for `{name: sgd}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 def _named_loss(value: Any) -> Any:
-    value = _named(value)
+    value = named(value)
     name = value.get("name") if isinstance(value, dict) else None
     if isinstance(name, str) and name in UNTRAINABLE:
         instead = "mse" if name in ("rmse", "r2") else "cross_entropy"
@@ -370,7 +280,7 @@ OptimizerName = Literal["gd", "sgd", "adam", "adamw", "rmsprop", "adagrad", "lbf
 Optimizer = Annotated[
     Annotated[type_of_optimizer, Field(discriminator="name")],
     BeforeValidator(
-        _named,
+        named,
         json_schema_input_type=OptimizerName | Annotated[type_of_optimizer, Field(discriminator="name")],
     ),
 ]
@@ -450,7 +360,7 @@ SchedulerName = Literal["constant", "cosine", "linear", "one_cycle", "plateau"]
 Scheduler = Annotated[
     Annotated[type_of_scheduler, Field(discriminator="name")],
     BeforeValidator(
-        _named,
+        named,
         json_schema_input_type=SchedulerName | Annotated[type_of_scheduler, Field(discriminator="name")],
     ),
 ]

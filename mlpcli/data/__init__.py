@@ -2,7 +2,7 @@
 
 from torch import Tensor, isfinite
 
-from mlpcli.config.schema import Data, DigitsData, TableData
+from mlpcli.config.data_schema import Data, DigitsData, TableData
 from mlpcli.data.dataset import (
     Dataset,
     Description,

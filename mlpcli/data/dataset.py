@@ -79,6 +79,19 @@ def _select(tensor: Tensor, rows: Tensor) -> Tensor:
     return torch.from_numpy(tensor.numpy()[rows.numpy()])
 
 
+@dataclass(frozen=True)
+class Column:
+    """An input column of a table.
+
+    Attributes:
+        name: as in the file's header.
+        categories: the values of a column of categories, in the order of their codes 0, 1, …; None for numbers.
+    """
+
+    name: str
+    categories: list[str] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """What was read, before anything is cut.
@@ -88,12 +101,22 @@ class Source:
         test: the set's own test data, or None where it has none and `data.test` cuts it off `train`.
         classes: the names of the classes, in the order of their indices; empty for regression.
         target_names: the names of the outputs in regression; empty for classification.
+        validation: the set's own validation data, or None where `data.validation` cuts it off `train`.
+        columns: of a table, in the order of the stored inputs, which are float64: numbers as they are, with NaN
+            where they are missing, and codes of categories, with −1 where they are missing; empty for images.
     """
 
     train: Split
     test: Split | None
     classes: list[str]
     target_names: list[str] = field(default_factory=list)
+    validation: Split | None = None
+    columns: list[Column] = field(default_factory=list)
+
+    @property
+    def task(self) -> Task:
+        """What is to be predicted."""
+        return "classification" if self.classes else "regression"
 
 
 @dataclass(frozen=True, eq=False)

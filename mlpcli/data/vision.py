@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlpcli.config.data_schema import EmnistData, FakeData, VisionData
 from mlpcli.config.datasets import Facts
-from mlpcli.config.schema import EmnistData, FakeData, VisionData
 from mlpcli.data.cache import cached
 from mlpcli.data.dataset import Source, Split
 from mlpcli.data.download import download

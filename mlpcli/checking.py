@@ -2,32 +2,30 @@
 
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlpcli.config import Config, to_plain
-from mlpcli.config.data_schema import DataSection, DigitsData, TableData
+from mlpcli.config.data_schema import DataSection, DigitsData, ImageSection, TableData
+from mlpcli.config.datasets import Facts, Task
 from mlpcli.config.rules import engine, not_explicit
 from mlpcli.config.schema import FULL_BATCH, LBFGS, Momentum, RMSprop
-from mlpcli.layers import mlp_layers, step_cost
-
-if TYPE_CHECKING:
-    from mlpcli.data import Dataset
+from mlpcli.layers import Front, mlp_layers, step_cost
 
 
-def training_samples(data: DataSection) -> int:
+def training_samples(data: DataSection, facts: Facts) -> int:
     """Samples that are left to train on after the test cut, the limit and the validation cut."""
-    n = data.facts.train
+    n = facts.train
     if isinstance(data, DigitsData | TableData):
-        n = _kept(n, data.test, data)
+        n = _kept(n, data.test, facts)
     n = min(n, data.limit or n)
-    return _kept(n, data.validation, data)
+    return _kept(n, data.validation, facts)
 
 
-def _kept(samples: int, fraction: float, data: DataSection) -> int:
+def _kept(samples: int, fraction: float, facts: Facts) -> int:
     """What a cut leaves: at least a sample of each class."""
-    groups = data.facts.outputs if data.facts.task == "classification" else 1
+    groups = facts.outputs if facts.task == "classification" else 1
     return max(samples - round(samples * fraction), min(samples, groups))
 
 
@@ -43,12 +41,47 @@ def optimizer_copies(config: Config) -> int:
     return 1 if optimizer.name == "adagrad" else 2
 
 
-def describe(config: Config) -> dict[str, Any]:
-    """The resolved config, the layers, and what a step costs, as plain values."""
-    facts, model = config.data.facts, config.model
+@dataclass(frozen=True)
+class Shape:
+    """What of the data the network and its cost depend on.
+
+    Attributes:
+        task: `classification` or `regression`.
+        features: length of the vector that the model sees of a sample.
+        outputs: number of classes, or of targets.
+        samples: to train on.
+        front: what stands before the first affine layer.
+    """
+
+    task: Task
+    features: int
+    outputs: int
+    samples: int
+    front: Front | None = None
+
+
+def known_shape(config: Config) -> Shape | None:
+    """What is known before the data is read; None where that is not enough."""
+    data, facts = config.data, config.data.facts
+    extracts = isinstance(data, ImageSection) and data.features.name != "none"
+    if facts is None or extracts or config.model.numeric_embedding.name != "none":
+        return None
+    return Shape(facts.task, facts.features, facts.outputs, training_samples(data, facts))
+
+
+def describe(config: Config, shape: Shape | None) -> dict[str, Any]:
+    """The resolved config, the engine and, where the shape is known, layers and costs, as plain values."""
+    report: dict[str, Any] = {
+        "config": to_plain(config),
+        "engine": {"name": engine(config), "because": not_explicit(config)},
+    }
+    if shape is None:
+        return report
+    model = config.model
     layers = mlp_layers(
-        facts.features,
-        facts.outputs,
+        shape.features,
+        shape.outputs,
+        front=shape.front,
         depth=len(model.widths) + 1,
         width=model.widths,
         activation=model.activation,
@@ -56,47 +89,21 @@ def describe(config: Config) -> dict[str, Any]:
         normalization=model.normalization,
         bias=model.bias,
     )
-    samples = training_samples(config.data)
-    in_memory = min(config.training.batch_size or samples, samples)
+    in_memory = min(config.training.batch_size or shape.samples, shape.samples)
     cost = step_cost(
         layers,
-        samples=samples if config.optimizer.name in FULL_BATCH else in_memory,
+        samples=shape.samples if config.optimizer.name in FULL_BATCH else in_memory,
         in_memory=in_memory,
         bytes_per_number=8 if config.training.precision == "float64" else 4,
         optimizer_copies=optimizer_copies(config),
     )
-    return {
-        "config": to_plain(config),
-        "engine": {"name": engine(config), "because": not_explicit(config)},
-        "task": facts.task,
-        "training_samples": samples,
-        "layers": [asdict(layer) | {"flops": layer.flops} for layer in layers],
+    return report | {
+        "task": shape.task,
+        "training_samples": shape.samples,
+        "layers": [asdict(layer) for layer in layers],
         "parameters": sum(layer.parameters for layer in layers),
         "step": asdict(cost) | {"bytes": cost.bytes},
     }
-
-
-def describe_data(dataset: "Dataset") -> dict[str, Any]:
-    """The data as it was read: splits, classes, ranges and fingerprint, as plain values."""
-    description = dataset.description
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    plain: dict[str, Any] = description.to_plain() | {"splits": {}}
-    for name, split in splits.items():
-        if split is None:
-            continue
-        lows, highs = zip(*(inputs.aminmax() for inputs, _ in split.chunks()), strict=True)
-        row: dict[str, Any] = {
-            "samples": len(split),
-            "dtype": str(split.stored.dtype).removeprefix("torch."),
-            "minimum": float(min(lows)),
-            "maximum": float(max(highs)),
-        }
-        if description.task == "classification":
-            row["per_class"] = split.targets.bincount(minlength=description.outputs).tolist()
-        else:
-            row["target_mean"] = split.targets.mean(0).tolist()
-        plain["splits"][name] = row
-    return plain
 
 
 def machine() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from mlpcli.errors import CheckpointError, UnsafeCheckpointError
 from mlpcli.runs import write_whole
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(state: Mapping[str, Any], *paths: Path) -> None:

@@ -41,6 +41,12 @@ ConfigArgument = Annotated[
     typer.Argument(metavar="CONFIG", help="Path of a config, or the name of a starter (mlpcli init --list)."),
 ]
 
+TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="A run directory or a checkpoint file.")]
+CheckpointOption = Annotated[str, typer.Option(metavar="best|last", help="Which checkpoint of a run.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; else as in the training.")
+]
+
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
@@ -190,7 +196,7 @@ def _interrupted(training: Any, number: int) -> Interrupted:
 
 @app.command(name="eval")
 def evaluate(
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A run directory or a checkpoint file.")],
+    target: TargetArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -199,7 +205,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(metavar="best|last", help="Which checkpoint of a run.")] = "best",
+    checkpoint: CheckpointOption = "best",
     split: Annotated[str, typer.Option(metavar="train|validation|test", help="What to measure on.")] = "test",
     fail_under: Annotated[
         list[str] | None,
@@ -229,12 +235,12 @@ def evaluate(
     console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
     result = experiment.evaluate_target(target, which=checkpoint, split=split, overrides=overrides or ())
-    metrics = result["metrics"]
+    metrics = result["metrics"] | result.get("scores", {})
     for name, _, _ in gates:
         _one_of("a gate's metric", name, tuple(metrics))
     if as_json:
         # JSON has no infinity: what is not finite is null
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        finite = {name: value if math.isfinite(value) else None for name, value in result["metrics"].items()}
         _print_json(result | {"metrics": finite})
     else:
         typer.echo(tables.evaluation(result))
@@ -268,10 +274,112 @@ def _gate(option: str, text: str) -> tuple[str, float]:
 
 
 @app.command()
+def predict(
+    target: TargetArgument,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Image files, folders of images, or tables (.csv, .tsv, .parquet); globs too."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write FILE: .csv, .jsonl or .parquet; else CSV on stdout."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="K", min=1, help="Show the K most probable classes.")] = 1,
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = None,
+    on_bad_file: Annotated[
+        str, typer.Option(metavar="error|skip", help="What a file or a row does that cannot be read.")
+    ] = "error",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predict: a class with its probability, or values, for each image or row of a table, in order.
+
+    The inputs are brought into the form of the training data as the training did it. Inputs of any size take
+    bounded memory, unless --json prints their predictions.
+    """
+    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    _one_of("--on-bad-file", on_bad_file, ("error", "skip"))
+
+    from mlpcli import console, predicting, prediction_files
+    from mlpcli.network import open_target
+    from mlpcli.threads import flush_denormals
+
+    if output is not None:
+        prediction_files.check_ending(output)
+    console.clean_up_on_signals()
+    console.set_up_logging(quiet, verbose)
+    flush_denormals()
+    config, network, _ = open_target(target, checkpoint, _on_device(device))
+    chunks = predicting.predict(network, config, inputs, skip=on_bad_file == "skip", output=output)
+    found = prediction_files.batches(chunks, network.description, top)
+    if output is not None:
+        count = prediction_files.write_file(found, output)
+        if as_json:
+            _print_json({"output": str(output), "predictions": count})
+        else:
+            typer.echo(output)
+    elif as_json:
+        _print_json({"predictions": [row for batch in found for row in prediction_files.plain(batch)]})
+    else:
+        for text in prediction_files.as_csv(found):
+            sys.stdout.write(text)
+        sys.stdout.flush()  # here, where a closed pipe ends the command quietly
+
+
+@app.command()
+def export(
+    target: TargetArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="onnx|pt2|safetensors", help="What to write; else the ending of FILE says it."),
+    ] = None,
+    checkpoint: CheckpointOption = "best",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model that runs without mlpcli, preprocessing included, after its outputs were compared with ours.
+
+    onnx runs in ONNX Runtime, pt2 in PyTorch (torch.export); safetensors holds the weights alone.
+    """
+    _one_of("--checkpoint", checkpoint, ("best", "last"))
+
+    from mlpcli import console, exporting
+
+    console.clean_up_on_signals()
+    console.set_up_logging(quiet, verbose)
+    result = exporting.export(target, output, format, which=checkpoint)
+    if as_json:
+        _print_json(result)
+    else:
+        typer.echo(output)
+
+
+def _on_device(device: str | None) -> list[str]:
+    return [] if device is None else [f"training.device={device}"]
+
+
+@app.command()
 def check(
     config: ConfigArgument,
     overrides: Overrides = None,
     data: Annotated[bool, typer.Option("--data", help="Load the data too and describe it.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="With --data: draw training images with their labels, before and after augmentation, as a PNG.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -279,15 +387,20 @@ def check(
     """Validate a config; print it resolved, with the layers, parameters, FLOPs and bytes of a step."""
     from mlpcli import checking, tables
 
+    if output is not None and not data:
+        raise UsageError("--output draws the data: add --data")
     settings = _load(config, overrides)
-    report = checking.describe(settings)
     if data:
-        from mlpcli import console
-        from mlpcli.data import load
+        from mlpcli import console, looking
 
         console.clean_up_on_signals()
         console.set_up_logging(quiet, verbose)
-        report["data"] = checking.describe_data(load(settings.data, settings.seed))
+        settings, dataset = looking.load(settings)
+        report = looking.describe(settings, dataset)
+        if output is not None:
+            looking.draw(settings, dataset, output)
+    else:
+        report = checking.describe(settings, checking.known_shape(settings))
     if as_json:
         _print_json(report)
     else:
@@ -324,6 +437,11 @@ def init(
     file = path / "config.yaml" if os.path.isdir(path) else path
     schema = file.with_name("mlpcli.schema.json")
     text = starters.adapted(dataset)
+    table = file.with_name(f"{dataset}.csv") if dataset in starters.WITH_TABLE else None
+    if table is not None:
+        text = text.replace(f"path: {table.name}", f"path: {json.dumps(str(table))}", 1)
+        if os.path.lexists(table) and not force:
+            raise UsageError(f"{table} already exists\n    choose another folder, or overwrite it with --force")
     if os.path.lexists(file) and not force:
         raise UsageError(f"{file} already exists\n    choose another name, or overwrite it with --force")
     if os.path.lexists(schema) and read_json(schema).get("title") != config_schema()["title"] and not force:
@@ -331,15 +449,22 @@ def init(
     with storage(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(schema, to_json(config_schema()))
+        if table is not None:
+            from mlpcli.starter_tables import as_csv
+
+            write_whole(table, as_csv(dataset))
         write_whole(file, f"# yaml-language-server: $schema={schema.name}\n{text}".encode())
     if as_json:
-        _print_json({"config": str(file), "schema": str(schema)})
+        written = {"config": str(file), "schema": str(schema)}
+        _print_json(written if table is None else written | {"table": str(table)})
     else:
         typer.echo(file)
         if not quiet:
             typer.echo(f"train it with: mlpcli train {file}", err=True)
             if verbose:
                 typer.echo(f"its schema, for editors: {schema}", err=True)
+                if table is not None:
+                    typer.echo(f"its table: {table}", err=True)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlpcli.batches import Batches
+from mlpcli.embedding import InputEmbedding
 from mlpcli.model import forward
 from mlpcli.objective import Metrics
 
@@ -102,10 +103,23 @@ class Inference:
         return x
 
 
+def probabilities(loss: str, outputs: Tensor) -> Tensor:
+    """What a classifier's outputs (n, classes) say of the classes, each row with sum 1.
+
+    Their softmax where `loss` is cross_entropy; the other losses fit the outputs to one-hot vectors, whose means
+    are the probabilities, so that they are cut to [0, 1] and scaled to sum 1.
+    """
+    if loss == "cross_entropy":
+        return outputs.softmax(1)
+    shares = outputs.clamp(0, 1)
+    return F.normalize(torch.where(shares.sum(1, keepdim=True) > 0, shares, 1), p=1, dim=1)
+
+
 def chunk_rows(model: nn.Sequential) -> int:
     """Samples that are measured at once."""
-    widest = max(max(m.in_features, m.out_features) for m in model if isinstance(m, nn.Linear))
-    return max(1, CHUNK_NUMBERS // widest)
+    widths = [max(m.in_features, m.out_features) for m in model if isinstance(m, nn.Linear)]
+    widths += [m.front.widest for m in model if isinstance(m, InputEmbedding)]
+    return max(1, CHUNK_NUMBERS // max(widths))
 
 
 @torch.no_grad()

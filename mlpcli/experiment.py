@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from mlpcli import __version__, checkpoints, data
 from mlpcli.autograd import Autograd
 from mlpcli.config import Config, dump_config, to_plain
-from mlpcli.config.rules import engine
+from mlpcli.config.rules import engine, settle
 from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
 from mlpcli.cuda_graph import Captured
@@ -23,11 +23,13 @@ from mlpcli.data import Dataset, Split
 from mlpcli.environment import environment
 from mlpcli.errors import DataError, DivergedError
 from mlpcli.explicit import Explicit
-from mlpcli.network import Network, network_for, open_target
+from mlpcli.network import Network, augmentation, network_for, open_target
 from mlpcli.objective import less_is_better
 from mlpcli.optim import lr_factor, make_optimizer
+from mlpcli.predictor import Predictor
 from mlpcli.progress import Plateau, Progress
 from mlpcli.runs import SUMMARY, Run, read_json
+from mlpcli.scores import scores
 from mlpcli.seeds import stream_seed
 from mlpcli.threads import fastest_threads, flush_denormals
 from mlpcli.training import Engine, NonFinite, Record, Trainer
@@ -49,7 +51,10 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
             f"{batch_size} leave a last batch of 1\n    {remedy}model.normalization=layer"
         )
     batches = network.batches(
-        dataset.train, batch_size, None if full_batch else stream_seed(config.seed, "shuffle")
+        dataset.train,
+        batch_size,
+        None if full_batch else stream_seed(config.seed, "shuffle"),
+        augmentation(config, network.description),
     )
     assert training.monitor is not None, "a resolved config has a monitor"
     schedule = config.scheduler.model_dump()
@@ -188,11 +193,13 @@ class Experiment:
             "config": to_plain(self.config),
             "data": {
                 "description": self.network.description.to_plain(),
+                "extraction": None if self.network.extraction is None else self.network.extraction.state_dict(),
                 "preprocessing": self.network.preprocessing.state_dict(),
                 "target_scale": None
                 if self.network.target_scale is None
                 else self.network.target_scale.state_dict(),
                 "class_weights": self.network.loss.class_weights,
+                "front": None if self.network.front is None else asdict(self.network.front),
             },
             **self.trainer.state_dict(),
         }
@@ -270,6 +277,7 @@ def start(config: Config, output: Path | None) -> Experiment:
     started = time.monotonic()
     flush_denormals()
     dataset = data.load(config.data, config.seed)
+    config = settle(config, dataset.facts)
     network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
     if config.training.threads == "auto":
@@ -306,8 +314,8 @@ def evaluate_target(
     """Measure a run's or a checkpoint's model on a split of its data.
 
     Returns:
-        Plain values: checkpoint, split, samples, metrics, and for classification classes, confusion (true class
-        by predicted class) and per_class.
+        Plain values: checkpoint, split, samples, metrics as training measures them, and for classification scores,
+        classes, confusion (true class by predicted class) and per_class.
 
     Raises:
         DataError: the split does not exist, or the data is absent.
@@ -328,7 +336,9 @@ def evaluate_target(
         "metrics": result.metrics,
     }
     if result.confusion is not None:
+        answers = Predictor(network).of(chosen)
         plain |= {
+            "scores": scores(answers.numpy(), chosen.targets.numpy()),
             "classes": network.description.classes,
             "confusion": result.confusion.tolist(),
             "per_class": result.per_class(),

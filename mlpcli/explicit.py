@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlpcli.embedding import InputEmbedding
 from mlpcli.model import DropoutMask, flat_views, flatten
 from mlpcli.objective import Loss
 
@@ -138,8 +139,8 @@ class Explicit:
     views of flat buffers: after loading a state into the optimizer call `adopt_state`.
 
     Args:
-        model: affine layers, activations and dropout, as `build_mlp` makes them. Its parameters are moved into a
-            flat buffer.
+        model: affine layers, activations and dropout, as `build_mlp` makes them, perhaps after a front that
+            learns nothing. Its parameters are moved into a flat buffer.
         loss: what is minimised.
         optimizer: of `OPTIMIZERS`, over the model's parameters; its options and its state.
         batch_size: the most samples of one call.
@@ -189,6 +190,7 @@ class Explicit:
         self._affine: list[Affine] = []
         self._activation: Activation = ACTIVATIONS[nn.Identity]
         self._dropout = 0.0
+        self._front: InputEmbedding | None = None
         self._read(model)
         self._batch_size = batch_size
         self._workspaces: dict[int, Workspace] = {}
@@ -206,6 +208,8 @@ class Explicit:
                 self._dropout = module.p
             elif type(module) in ACTIVATIONS:
                 self._activation = ACTIVATIONS[type(module)]
+            elif isinstance(module, InputEmbedding) and not list(module.parameters()):
+                self._front = module
             else:
                 raise TypeError(f"no explicit derivative for {type(module).__name__}")
 
@@ -256,6 +260,8 @@ class Explicit:
         space = self._workspace(n)
         keep = 1.0 if not first else self._momentum if self._accumulates else 0.0
         # --- forward
+        if self._front is not None:
+            inputs = self._front(inputs)
         x = inputs = space.inputs.copy_(inputs) if self._mixed else inputs
         for affine, here in zip(self._affine, space.hidden, strict=False):
             self._affine_map(affine, x, here.z)

@@ -1,11 +1,12 @@
 """The multi-layer perceptron as a plain `torch.nn.Sequential`."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from mlpcli.embedding import InputEmbedding
 from mlpcli.layers import Layer, mlp_layers
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -31,6 +32,7 @@ def build_mlp(
     bias: bool = True,
     init: str = "default",
     seed: int | None = None,
+    front: Callable[[], InputEmbedding] | None = None,
 ) -> nn.Sequential:
     """x^(l+1) = σ(W^(l) x^(l) + b^(l)) for l = 1..depth, without σ after the last layer.
 
@@ -45,6 +47,7 @@ def build_mlp(
         bias: whether the affine layers have biases.
         init: `default`, `kaiming`, `xavier`, `orthogonal` or `zeros`, see `initialize`.
         seed: seeds the initial weights and leaves torch's global generator alone; None uses that generator.
+        front: makes what stands before the first affine layer, with weights from the same generator.
 
     Returns:
         A model that maps (n, in_features) to (n, out_features), in float32.
@@ -52,20 +55,21 @@ def build_mlp(
     Raises:
         ValueError: a list of widths that does not have depth − 1 entries.
     """
-    layers = mlp_layers(
-        in_features,
-        out_features,
-        depth=depth,
-        width=width,
-        activation=activation,
-        dropout=dropout,
-        normalization=normalization,
-        bias=bias,
-    )
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        model = nn.Sequential(*(_module(layer, dropout, bias) for layer in layers))
+        first = [] if front is None else [front()]
+        layers = mlp_layers(
+            first[0].front.outputs if first else in_features,
+            out_features,
+            depth=depth,
+            width=width,
+            activation=activation,
+            dropout=dropout,
+            normalization=normalization,
+            bias=bias,
+        )
+        model = nn.Sequential(*first, *(_module(layer, dropout, bias) for layer in layers))
         initialize(model, init, activation)
     return model
 
@@ -186,7 +190,7 @@ def flat_views(model: nn.Sequential, flat: Tensor) -> Iterator[Tensor]:
     start = 0
     for parameter in model.parameters():
         place = flat[start : start + parameter.numel()]
-        yield place.view(parameter.shape[::-1]).t() if parameter.ndim == 2 else place
+        yield place.view(parameter.shape[::-1]).t() if parameter.ndim == 2 else place.view(parameter.shape)
         start += _aligned(parameter.numel())
 
 

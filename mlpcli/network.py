@@ -3,19 +3,24 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mlpcli import checkpoints
+from mlpcli.augmentation import Augment
 from mlpcli.batches import Batches
 from mlpcli.config import Config, changed_keys, config_from_plain
-from mlpcli.config.schema import TOP5_CLASSES, CrossEntropy
-from mlpcli.data import Dataset, Description, Preprocessing, Split, TargetScale
+from mlpcli.config.data_schema import ImageSection, NoFeatures, TableFileSection
+from mlpcli.config.schema import TOP5_CLASSES, CrossEntropy, Periodic, PiecewiseLinear
+from mlpcli.data import Dataset, Description, Extraction, Preprocessing, Split, TableEncoding, TargetScale
+from mlpcli.data.streaming import blocks
+from mlpcli.embedding import InputEmbedding, components_of, quantile_edges
 from mlpcli.errors import CheckpointError, DeviceError, UsageError
 from mlpcli.evaluation import Evaluation, chunk_rows, evaluate
+from mlpcli.layers import Front
 from mlpcli.model import build_mlp
 from mlpcli.objective import Loss, Metrics
 from mlpcli.runs import BEST, LAST, require_run
@@ -23,7 +28,14 @@ from mlpcli.seeds import stream_seed
 
 log = logging.getLogger("mlpcli")
 
-PLACES = ("training.device", "training.threads", "data.root", "data.download")
+PLACES = (
+    "training.device",
+    "training.threads",
+    "data.root",
+    "data.download",
+    "data.path",
+    "data.in_memory",
+)
 """Keys that say where things are: a trained model is the same with other values."""
 
 DTYPES = {
@@ -63,13 +75,49 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def augmentation(config: Config, description: Description) -> Augment | None:
+    """What changes the training images of a config at random; None where nothing does."""
+    if not isinstance(config.data, ImageSection) or config.data.augmentation is None:
+        return None
+    section = config.data.augmentation
+    return Augment(
+        config.data.input_shape,
+        stream_seed(config.seed, "augmentation"),
+        description.outputs,
+        elastic=None if section.elastic is None else (section.elastic.alpha, section.elastic.sigma),
+        **section.model_dump(exclude={"elastic"}),
+    )
+
+
+def front_for(config: Config, dataset: Dataset) -> tuple[Front | None, list[Tensor] | None]:
+    """What stands before the first affine layer, for a data set that is loaded, and edges for `piecewise_linear`.
+
+    None for a network that sees its inputs as they are.
+    """
+    encoding, numeric = dataset.preprocessing, config.model.numeric_embedding
+    numbers = encoding.numbers if isinstance(encoding, TableEncoding) else dataset.description.features
+    cardinalities = encoding.cardinalities if isinstance(encoding, TableEncoding) else []
+    categories = tuple(count - 1 for count in cardinalities)
+    front = Front(dataset.description.features, numbers, numeric.name, categories=categories)
+    if isinstance(numeric, Periodic):
+        front = replace(front, frequencies=numeric.frequencies, size=numeric.size)
+    edges = None
+    if isinstance(numeric, PiecewiseLinear) and numbers:
+        prepared = (encoding(rows, torch.float64)[:, :numbers].float() for rows, _ in dataset.train.chunks())
+        edges = quantile_edges(torch.cat(list(prepared)), numeric.bins)
+        front = replace(front, components=components_of(edges))
+    return (front, edges) if front.parts else (None, None)
+
+
 @dataclass(frozen=True)
 class Network:
     """A model with all that is needed to measure it: what a checkpoint holds besides the training's state."""
 
     model: nn.Sequential
     loss: Loss
-    preprocessing: Preprocessing
+    front: Front | None
+    extraction: Extraction | None
+    preprocessing: Preprocessing | TableEncoding
     target_scale: TargetScale | None
     description: Description
     device: torch.device
@@ -103,7 +151,9 @@ class Network:
             self.loss, regression=True, device=self.device, scale=self.target_scale.std, deviation=deviation
         )
 
-    def batches(self, split: Split, batch_size: int, shuffle_seed: int | None = None) -> Batches:
+    def batches(
+        self, split: Split, batch_size: int, shuffle_seed: int | None = None, augment: Augment | None = None
+    ) -> Batches:
         """The samples of a split on the device, as the model sees them."""
         there = split.to(self.device)
         return Batches(
@@ -113,7 +163,10 @@ class Network:
             batch_size,
             shuffle_seed,
             rows=there.rows,
+            features=self.description.features,
             dtype=self.dtype,
+            gather=blocks if split.streamed else None,
+            augment=augment,
         )
 
     def measure(self, split: Split, *, confusion: bool = False) -> Evaluation:
@@ -131,7 +184,7 @@ class Network:
         )
 
 
-def class_weights(config: Config, targets: Tensor) -> Tensor | None:
+def class_weights(config: Config, targets: Tensor, classes: int) -> Tensor | None:
     """What a sample of each class counts in the objective, float64 (classes,); None where all count alike.
 
     Args:
@@ -142,28 +195,42 @@ def class_weights(config: Config, targets: Tensor) -> Tensor | None:
     if not isinstance(config.loss, CrossEntropy) or config.loss.class_weights == "none":
         return None
     if config.loss.class_weights == "balanced":
-        counts = targets.bincount(minlength=config.data.facts.outputs).double()
+        counts = targets.bincount(minlength=classes).double()
         return torch.where(counts > 0, len(targets) / (len(counts) * counts.clamp(min=1)), 0.0)
     return torch.tensor(config.loss.class_weights, dtype=torch.float64)
 
 
 def network_for(config: Config, dataset: Dataset) -> Network:
     """The untrained network of a config for a data set that is loaded."""
-    weights = class_weights(config, dataset.train.targets)
-    return build_network(config, dataset.preprocessing, dataset.target_scale, dataset.description, weights)
+    weights = class_weights(config, dataset.train.targets, dataset.description.outputs)
+    front, edges = front_for(config, dataset)
+    return build_network(
+        config,
+        dataset.extraction,
+        dataset.preprocessing,
+        dataset.target_scale,
+        dataset.description,
+        weights,
+        front,
+        edges,
+    )
 
 
 def build_network(
     config: Config,
-    preprocessing: Preprocessing,
+    extraction: Extraction | None,
+    preprocessing: Preprocessing | TableEncoding,
     target_scale: TargetScale | None,
     description: Description,
     weights: Tensor | None,
+    front: Front | None,
+    edges: Sequence[Tensor] | None = None,
 ) -> Network:
     """The untrained network of a config on its device, with weights from the `init` stream.
 
     Args:
         weights: of the classes, see `class_weights`.
+        front, edges: see `front_for`; without edges where a state dict is loaded next.
     """
     device = pick_device(config.training.device)
     threads = torch.get_num_threads() if config.training.threads == "auto" else config.training.threads
@@ -185,6 +252,7 @@ def build_network(
         description.fingerprint,
     )
     section = config.model
+    sigma = section.numeric_embedding.sigma if isinstance(section.numeric_embedding, Periodic) else 1.0
     torch.set_num_threads(1)  # a QR decomposition rounds by their number, and the weights depend on the seed alone
     model = build_mlp(
         description.features,
@@ -197,6 +265,7 @@ def build_network(
         bias=section.bias,
         init=section.init,
         seed=stream_seed(config.seed, "init"),
+        front=None if front is None else lambda: InputEmbedding(front, sigma=sigma, edges=edges),
     )
     torch.set_num_threads(threads)
     assert config.loss is not None, "a resolved config has a loss"
@@ -207,6 +276,8 @@ def build_network(
     return Network(
         model=model,
         loss=Loss(**options, class_weights=weights),
+        front=front,
+        extraction=extraction,
         preprocessing=preprocessing,
         target_scale=target_scale,
         description=description,
@@ -237,16 +308,26 @@ def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tupl
     state = checkpoints.load(path)
     before = config_from_plain(state["config"])
     config = config_from_plain(state["config"], overrides)
-    refused = [key for key in changed_keys(before, config) if key not in PLACES]
+    refused = [
+        key for key in changed_keys(before, config) if key not in PLACES and not key.startswith("data.path.")
+    ]
     if refused:
         raise UsageError(f"{', '.join(refused)} cannot change here: the checkpoint was trained with another value")
     with checkpoints.content_of(path):
         scale = state["data"]["target_scale"]
-        preprocessing = Preprocessing.from_state(state["data"]["preprocessing"])
+        extraction = None
+        if isinstance(config.data, ImageSection) and not isinstance(config.data.features, NoFeatures):
+            extraction = Extraction.from_state(
+                config.data.features, config.data.input_shape, state["data"]["extraction"]
+            )
+        columns = isinstance(config.data, TableFileSection)
+        preprocessing = (TableEncoding if columns else Preprocessing).from_state(state["data"]["preprocessing"])
         target_scale = None if scale is None else TargetScale.from_state(scale)
         description = Description.from_plain(state["data"]["description"])
         weights = state["data"]["class_weights"]
-    network = build_network(config, preprocessing, target_scale, description, weights)
+        front = state["data"]["front"]
+        front = None if front is None else Front(**front)
+    network = build_network(config, extraction, preprocessing, target_scale, description, weights, front)
     with checkpoints.content_of(path):
         network.model.load_state_dict(state["model"])
     return config, network, path

@@ -14,12 +14,13 @@ from torch import Tensor
 class Loss:
     """The mean over n samples of ℓ(output, target), with its derivative.
 
-    `cross_entropy`: −Σ w y′ ln softmax(output), y′ = (1 − s)·onehot + s/classes with label smoothing s and class
+    `cross_entropy`: −Σ w y′ ln softmax(output), y′ = (1 − s)·y + s/classes with label smoothing s and class
     weights w, 1 unless given.
     `mse`, `mae`, `huber`: Σ over coordinates of (output − y)², |output − y|, or Huber's function, which is
     d²/2 up to |d| = delta and delta·(|d| − delta/2) beyond.
 
-    Targets are class indices (n,), which all but cross_entropy take as one-hot vectors, or real numbers (n, k).
+    Targets y are class indices (n,), which stand for one-hot vectors, or real numbers (n, k): for cross_entropy
+    the shares of the classes, which add up to 1.
 
     Raises:
         ValueError: an unknown name.
@@ -49,7 +50,7 @@ class Loss:
             outputs.t()[
                 None
             ],  # one sample with n places: a row of ten classes is too short for vector instructions
-            targets[None],
+            (targets if targets.ndim == 1 else targets.t())[None],
             None if self.class_weights is None else self.class_weights.to(outputs.dtype),
             reduction="sum",
             label_smoothing=self.label_smoothing,
@@ -89,9 +90,16 @@ class Loss:
         if self.class_weights is None:
             if s:
                 out.sub_(s / classes)
-            _add_at(out, targets, s - 1.0)
+            if targets.ndim == 1:
+                _add_at(out, targets, s - 1.0)
+            else:
+                out.sub_(targets, alpha=1 - s)
             return
         weights = self.class_weights.to(out.dtype)
+        if targets.ndim == 2:
+            out.mul_(((1 - s) * (targets @ weights) + s * weights.mean())[:, None])
+            out.sub_(s / classes * weights).addcmul_(targets, weights, value=s - 1.0)
+            return
         of_target = ((1 - s) * weights).index_select(0, targets)[:, None]
         out.mul_(of_target + s * weights.mean()).sub_(s / classes * weights)
         out.scatter_add_(1, targets[:, None], -of_target)
@@ -119,9 +127,10 @@ a small network's step."""
 class Metrics:
     """Running sums over batches, on the device: adding a batch copies it and waits for nothing.
 
-    Classification: loss, accuracy, error (1 − accuracy) and, where asked for, top5_accuracy. Regression: loss,
-    mse, mae, rmse (summed over coordinates, averaged over samples, in the targets' own units) and r2 (the mean
-    over coordinates of 1 − Σ(y − ŷ)²/Σ(y − ȳ)²).
+    Classification: loss, accuracy, error (1 − accuracy) and, where asked for, top5_accuracy; where targets are
+    shares of classes, all but the loss take the class with the largest. Regression: loss, mse, mae, rmse (summed
+    over coordinates, averaged over samples, in the targets' own units) and r2 (the mean over coordinates of
+    1 − Σ(y − ŷ)²/Σ(y − ȳ)²).
 
     Args:
         loss: what is minimised.
@@ -221,6 +230,8 @@ class Metrics:
             sums["squared"] = sums["squared"] + difference.square().sum(0)
         else:
             predicted = outputs.argmax(1)
+            if targets.ndim == 2:
+                targets = targets.argmax(1)
             sums["correct"] = sums["correct"] + (predicted == targets).sum()
             if self._classes:
                 cells = self._classes * self._classes

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlpcli import checkpoints, data
 from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config
+from mlpcli.config.rules import settle
 from mlpcli.environment import environment
 from mlpcli.errors import CheckpointError, DataError, RunError, UnsafeCheckpointError
 from mlpcli.experiment import Experiment, build_trainer, closed_on_error, with_threads
@@ -27,6 +28,8 @@ MAY_CHANGE = (
     "training.checkpoint_seconds",
     "data.root",
     "data.download",
+    "data.path",
+    "data.in_memory",
 )
 """Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
 
@@ -76,6 +79,7 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
             )
     started = time.monotonic()
     dataset = data.load(config.data, config.seed)
+    config = settle(config, dataset.facts)
     network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
     if config.training.threads == "auto":
@@ -168,7 +172,7 @@ def _check_best(experiment: Experiment) -> None:
 
 
 def _may_change(key: str) -> bool:
-    return key in MAY_CHANGE or key.startswith("training.early_stopping")
+    return key in MAY_CHANGE or key.startswith(("training.early_stopping", "data.path."))
 
 
 def _last_readable(run: Run) -> tuple[dict[str, Any] | None, Path]:

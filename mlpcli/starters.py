@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 from mlpcli.errors import UsageError
@@ -18,9 +19,15 @@ CLOSEST = {
     "svhn": "cifar10",
     "stl10": "cifar10",
     "fake": "digits",
+    "image_folder": "cats_dogs",
+    "csv": "table_classification",
+    "parquet": "table_classification",
 }
 """Data sets without a starter of their own, and whose starter `init` adapts to them."""
 
+
+WITH_TABLE = ("table_classification", "table_regression")
+"""Starters whose data `init` writes too, into a CSV file of their name."""
 
 LACKS = {"fake": ("test",)}
 """Keys of such a starter's data section that the other data set does not have."""
@@ -74,7 +81,9 @@ def adapted(name: str) -> str:
     lines = (directory() / f"{other}.yaml").read_text(encoding="utf-8").splitlines()
     left_out = ("#", *(f"  {key}:" for key in LACKS.get(name, ())))
     body = "\n".join(line for line in lines if not line.startswith(left_out)).strip()
-    body = body.replace(f"name: {other}", f"name: {name}", 1).replace(f"dataset: {other}", f"dataset: {name}", 1)
+    body = body.replace(f"name: {other}", f"name: {name}", 1)
+    body = re.sub(r"dataset: \w+", f"dataset: {name}", body, count=1)
+    body = body.replace("path: table_classification.csv", f"path: table.{name}", 1)
     return f"# {name}: adapted from the starter {other}, not tuned.\n{body}\n"
 
 

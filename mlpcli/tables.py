@@ -25,9 +25,8 @@ def columns(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
 def evaluation(result: Mapping[str, Any]) -> str:
     """What `eval` prints: the metrics, then the confusion matrix with each class's precision and recall."""
     parts = [f"{result['checkpoint']} on {result['split']} ({result['samples']:,} samples)"]
-    parts.append(
-        columns([(name, f"{value:.6f}") for name, value in result["metrics"].items()], ("metric", "value"))
-    )
+    metrics = result["metrics"] | result.get("scores", {})
+    parts.append(columns([(name, f"{value:.6f}") for name, value in metrics.items()], ("metric", "value")))
     if "confusion" in result:
         classes, confusion = result["classes"], result["confusion"]
         shown = len(classes) <= WIDEST_CONFUSION
@@ -51,6 +50,10 @@ def _share(value: float | None) -> str:
 
 def check(config: Config, report: Mapping[str, Any]) -> str:
     """What `check` prints: the resolved config, the layers and the cost of a step."""
+    engine, because = report["engine"]["name"], report["engine"]["because"]
+    computed = f"engine: {engine}{f', because {because}' if because else ''}"
+    if "layers" not in report:
+        return f"{dump_config(config)}\nlayers: the data decides; read it with check --data\n{computed}"
     step = report["step"]
     each = "the whole training split" if config.optimizer.name in FULL_BATCH else "a mini-batch"
     rows: list[Sequence[object]] = [
@@ -64,7 +67,6 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
         for index, layer in enumerate(report["layers"])
     ]
     rows.append(("", "sum", "", f"{report['parameters']:,}", si(sum(x["flops"] for x in report["layers"]))))
-    engine, because = report["engine"]["name"], report["engine"]["because"]
     parts = [
         dump_config(config).rstrip(),
         columns(rows, ("layer", "kind", "in → out", "parameters", "FLOPs/sample")),
@@ -73,7 +75,7 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
         f"memory: {si(step['bytes'])}B = parameters {si(step['parameter_bytes'])}B + gradient "
         f"{si(step['gradient_bytes'])}B + optimizer {si(step['optimizer_bytes'])}B + activations "
         f"{si(step['activation_bytes'])}B\n"
-        f"engine: {engine}{f', because {because}' if because else ''}",
+        f"{computed}",
     ]
     if "data" in report:
         parts.append(_data(report["data"]))
@@ -81,11 +83,17 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    rows = [
-        (name, f"{split['samples']:,}", split["dtype"], f"{split['minimum']:g}", f"{split['maximum']:g}")
-        for name, split in data["splits"].items()
+    rows: list[Sequence[object]] = [
+        (name, f"{split['samples']:,}", split["dtype"], *_range(split)) for name, split in data["splits"].items()
     ]
-    text = columns(rows, ("split", "samples", "type", "least", "most"))
+    text = columns(rows, ("split", "samples", "type", *(() if data["columns"] else ("least", "most"))))
+    if data["columns"]:
+        kinds = [
+            (each["name"], f"{each['categories']} categories" if "categories" in each else "numbers", each)
+            for each in data["columns"]
+        ]
+        rows = [(name, kind, each["missing"], *(_range(each) or ("", ""))) for name, kind, each in kinds]
+        text += "\n\n" + columns(rows, ("column", "holds", "missing", "least", "most"))
     if data["task"] == "classification" and len(data["classes"]) <= WIDEST_CONFUSION:
         counts = [
             (name, *(split["per_class"][index] for split in data["splits"].values()))
@@ -93,6 +101,10 @@ def _data(data: Mapping[str, Any]) -> str:
         ]
         text += "\n\n" + columns(counts, ("class", *data["splits"]))
     return f"{text}\n\nfingerprint {data['fingerprint']}"
+
+
+def _range(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"{values['minimum']:g}", f"{values['maximum']:g}") if "minimum" in values else ()
 
 
 def si(number: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
@@ -148,3 +149,15 @@ def write_stl10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write(folder / classes, labels(split, 10, 1).astype(np.uint8).tobytes())
         listed = [[name, md5(folder / name)] for name in (pixels, classes)]
         monkeypatch.setattr(datasets.STL10, f"{split}_list", listed)
+
+
+def write_folder(root: Path) -> None:
+    """Folders of 100 training and 20 test photographs of noise."""
+    random = np.random.default_rng(0)
+    for split, size in (("train", 50), ("test", 10)):
+        for name in ("cat", "dog"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(size):
+                pixels = random.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")

@@ -454,8 +454,10 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(fo
     dead, alive, foreign = (folder / name for name in (f"{cache.WRITING}a", f"{cache.WRITING}b", ".mine"))
     for path in (dead, alive, foreign):
         write(path / "new/train-inputs.npy", b"")
+    os.utime(alive, (time.time() - 2 * cache.ABANDONED,) * 2)  # but a file in it was written to since
     for path in (dead, foreign):
-        os.utime(path, (time.time() - 2 * cache.ABANDONED,) * 2)
+        for each in (path / "new/train-inputs.npy", path / "new", path):
+            os.utime(each, (time.time() - 2 * cache.ABANDONED,) * 2)
     load(DigitsData(dataset="digits"))
     assert not dead.exists() and alive.exists() and foreign.exists()
 

@@ -304,7 +304,7 @@ MESSAGES = [
         "c.yaml:3:3: unknown key data.root: the data set digits has no such key (mnist, fashion_mnist, … have it)\n"
         "    root: x\n"
         "    ^^^^\n"
-        "    digits has: limit, standardize, test, validation",
+        "    digits has: augmentation, features, limit, standardize, test, validation",
     ),
     (
         DIGITS + "optimizer:\n  name: sgd\n  learning_rate: 0.1",
@@ -375,7 +375,7 @@ MESSAGES = [
     (
         "data: {limit: 3}",
         "c.yaml:1:1: missing key data.dataset: expected one of digits, iris, wine, breast_cancer, diabetes, mnist, "
-        "fashion_mnist, kmnist, qmnist, usps, cifar10, cifar100, svhn, stl10, emnist, fake\n"
+        "fashion_mnist, kmnist, qmnist, usps, cifar10, cifar100, svhn, stl10, emnist, fake, image_folder, csv, parquet\n"
         "    data: {limit: 3}\n"
         "    ^^^^",
     ),
@@ -928,6 +928,9 @@ def test_dump_config_is_readable_and_loads_again() -> None:
         "  validation: 0.1\n"
         "  limit: null\n"
         "  standardize: pixel\n"
+        "  features:\n"
+        "    name: none\n"
+        "  augmentation: null\n"
         "  root: '2020-01-01'\n"
         "  download: false\n"
         "model:\n"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from command import Done, mlpcli, project_files, succeeds
+from stored_sets import write_folder
 from typer.main import get_command
 
 from mlpcli import resuming
@@ -34,6 +35,7 @@ NOT_RUN = {
 """Commands of the documents that no test can run, or another one does, and why."""
 
 ON_MNIST = re.compile(r"\bmnist\b")
+ON_PHOTOS = re.compile(r"\bcats[_-]dogs")
 SMALLER = ["data.limit=1000", "training.epochs=1"]
 """What the test adds to a training on MNIST, which takes minutes as it is."""
 
@@ -116,7 +118,7 @@ def test_what_a_document_shows_works(document: str) -> None:
         match block.language:
             case "sh":
                 for command in commands(block):
-                    if command.line in NOT_RUN or ON_MNIST.search(command.line):
+                    if command.line in NOT_RUN or ON_MNIST.search(command.line) or ON_PHOTOS.search(command.line):
                         continue
                     done = run(command.line)
                     assert done.code == command.code, (command.line, done)
@@ -137,26 +139,29 @@ def test_what_a_document_shows_works(document: str) -> None:
                 assert other == "", f"{document}: no test knows what to do with {other}"
 
 
-WITH_MNIST = [
-    document
-    for document in DOCUMENTS
-    if any(
-        ON_MNIST.search(each.line)
-        for block in blocks(document)
-        if block.language == "sh"
-        for each in commands(block)
-    )
-]
+def about(data: re.Pattern[str], document: str) -> list[Command]:
+    """The commands of a document that are about that data."""
+    every = [each for block in blocks(document) if block.language == "sh" for each in commands(block)]
+    return [each for each in every if data.search(each.line)]
 
 
-@pytest.mark.parametrize("document", WITH_MNIST)
+def run_smaller(found: list[Command]) -> None:
+    for command in found:
+        extra = SMALLER if command.line.startswith("mlpcli train") else None
+        done = run(command.line, extra)
+        assert done.code == command.code, (command.line, done)
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if about(ON_MNIST, name)])
 def test_commands_on_mnist_work(document: str, real_data: Path) -> None:
     Path("data").symlink_to(real_data)
-    for block in blocks(document):
-        for command in commands(block) if block.language == "sh" else ():
-            if ON_MNIST.search(command.line):
-                extra = SMALLER if command.line.startswith("mlpcli train") else None
-                assert run(command.line, extra).code == command.code
+    run_smaller(about(ON_MNIST, document))
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if about(ON_PHOTOS, name)])
+def test_commands_on_photos_work(document: str) -> None:
+    write_folder(Path("data/cats-dogs"))
+    run_smaller(about(ON_PHOTOS, document))
 
 
 def test_what_is_not_run_is_still_in_the_documents() -> None:

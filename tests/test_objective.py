@@ -16,6 +16,8 @@ OUTPUTS = RNG.normal(size=(40, 7)) * 3
 CLASSES = RNG.integers(0, 7, size=40)
 REAL = RNG.normal(size=(40, 7))
 ONE_HOT = np.eye(7)[CLASSES]
+SHARES = RNG.dirichlet(np.full(7, 0.5), size=40)
+TARGETS = {"classes": CLASSES, "real": REAL, "shares": SHARES}
 
 
 def log_softmax(z):
@@ -71,6 +73,35 @@ def test_class_weights_multiply_the_terms_and_the_mean_is_over_samples(weights, 
     assert loss_of("cross_entropy", CLASSES, **options) == pytest.approx(torchs.item() / 40, rel=1e-14)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS, WITH_ZERO], ids=["none", "positive", "with a zero"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_with_shares_of_classes(weights, smoothing):
+    w = np.ones(7) if weights is None else np.array(weights)
+    soft = (1 - smoothing) * SHARES + smoothing / 7
+    expected = -(w * soft * log_softmax(OUTPUTS)).sum(1).mean()
+    options = {"label_smoothing": smoothing, "class_weights": None if weights is None else torch.tensor(w)}
+    assert loss_of("cross_entropy", SHARES, **options) == pytest.approx(expected, rel=1e-12)
+    torchs = F.cross_entropy(
+        torch.tensor(OUTPUTS), torch.tensor(SHARES), torch.tensor(w), reduction="sum", label_smoothing=smoothing
+    )
+    total = Loss("cross_entropy", **options).total(torch.tensor(OUTPUTS), torch.tensor(SHARES))
+    assert total.item() == pytest.approx(torchs.item(), rel=1e-14)
+
+
+@pytest.mark.parametrize("weights", [None, WITH_ZERO], ids=["none", "with a zero"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_class_is_the_share_1_of_it(name, smoothing, weights):
+    weights = None if weights is None else torch.tensor(weights)
+    loss = Loss(name, label_smoothing=smoothing, delta=0.7, class_weights=weights)
+    outputs, classes, one_hot = (torch.tensor(array) for array in (OUTPUTS, CLASSES, ONE_HOT))
+    torch.testing.assert_close(loss(outputs, one_hot), loss(outputs, classes), rtol=1e-13, atol=0)
+    torch.testing.assert_close(loss.total(outputs, one_hot), loss.total(outputs, classes), rtol=1e-13, atol=0)
+    of_classes, of_shares = torch.empty_like(outputs), torch.empty_like(outputs)
+    loss.derivative(outputs, classes, of_classes), loss.derivative(outputs, one_hot, of_shares)
+    torch.testing.assert_close(of_shares, of_classes, rtol=0, atol=1e-13)
+
+
 def test_weighted_losses_of_chunks_add_up():
     loss = Loss("cross_entropy", 0.1, class_weights=torch.tensor(WITH_ZERO))
     outputs, targets = torch.tensor(OUTPUTS), torch.tensor(CLASSES)
@@ -83,8 +114,13 @@ def column_major(tensor):
 
 
 LOSS_CASES = [
-    *(("cross_entropy", "classes", s, w) for s in (0.0, 0.1) for w in (None, WEIGHTS, WITH_ZERO)),
-    *((name, targets, 0.0, None) for name in LOSSES[1:] for targets in ("classes", "real")),
+    *(
+        ("cross_entropy", targets, s, w)
+        for targets in ("classes", "shares")
+        for s in (0.0, 0.1)
+        for w in (None, WEIGHTS, WITH_ZERO)
+    ),
+    *((name, targets, 0.0, None) for name in LOSSES[1:] for targets in ("classes", "real", "shares")),
 ]
 
 
@@ -94,7 +130,7 @@ LOSS_CASES = [
 def test_the_derivative_over_n_is_autograds(name, kind, smoothing, weights, layout, out_layout):
     weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     loss = Loss(name, label_smoothing=smoothing, delta=0.7, class_weights=weights)
-    outputs, targets = layout(torch.tensor(OUTPUTS)), torch.tensor(CLASSES if kind == "classes" else REAL)
+    outputs, targets = layout(torch.tensor(OUTPUTS)), torch.tensor(TARGETS[kind])
     leaf = outputs.clone().requires_grad_()
     (expected,) = torch.autograd.grad(loss(leaf, targets) * 40, leaf)
     out = out_layout(torch.full((40, 7), math.nan, dtype=torch.float64))
@@ -185,6 +221,30 @@ def test_metrics_continue_from_their_state():
     second.load_state_dict(first.state_dict())
     for metrics in (whole, second):
         metrics.add(outputs[10:], targets[10:])
+    assert second.result() == whole.result()
+
+
+@settings(max_examples=10, deadline=None)
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=5))
+def test_metrics_of_shares_count_the_class_with_the_largest(sizes):
+    outputs, shares = torch.tensor(OUTPUTS), torch.tensor(SHARES)
+    soft, hard = (Metrics(Loss("cross_entropy"), regression=False, top5=True, confusion=7) for _ in range(2))
+    got = add_in_chunks(soft, outputs, shares, sizes)
+    expected = add_in_chunks(hard, outputs, shares.argmax(1), sizes)
+    assert got.pop("loss") == pytest.approx(-(SHARES * log_softmax(OUTPUTS)).sum(1).mean(), rel=1e-12)
+    expected.pop("loss")
+    assert got == expected and 0 < got["accuracy"] < got["top5_accuracy"] < 1
+    assert torch.equal(soft.confusion(), hard.confusion())
+
+
+def test_metrics_of_shares_continue_from_their_state():
+    outputs, shares = torch.tensor(OUTPUTS), torch.tensor(SHARES)
+    whole, first, second = (classification(top5=True) for _ in range(3))
+    for metrics in (whole, first):
+        metrics.add(outputs[:10], shares[:10])
+    second.load_state_dict(through_a_file(first.state_dict()))
+    for metrics in (whole, second):
+        metrics.add(outputs[10:], shares[10:])
     assert second.result() == whole.result()
 
 

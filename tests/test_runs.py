@@ -351,7 +351,7 @@ def checkpoint() -> Path:
 def assert_loads(path: Path) -> None:
     state = checkpoints.load(path)
     assert all(torch.equal(state["model"][name], value) for name, value in STATE["model"].items())
-    assert {**state, "model": None} == {**STATE, "model": None, "format": 2}
+    assert {**state, "model": None} == {**STATE, "model": None, "format": 3}
 
 
 def failure(path: Path) -> str:
@@ -517,7 +517,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tensor": (lambda path: torch.save(torch.zeros(3), path), "is not a checkpoint of mlpcli"),
     "another format": (
         lambda path: torch.save({**STATE, "format": 1}, path),
-        "has format 1; this version reads format 2",
+        "has format 1; this version reads format 3",
     ),
     "no format": (lambda path: torch.save(STATE, path), "has format None"),
     "text": (lambda path: path.write_text("data: {dataset: digits}\n"), "is damaged, or not a checkpoint"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command import mlpcli, succeeds
 from sklearn.linear_model import LogisticRegression
-from stored_sets import write_cifar, write_idx
+from stored_sets import write_cifar, write_folder, write_idx
 from torch import Tensor
 from torchvision import datasets
 
@@ -24,13 +24,17 @@ NAMES = starters.names()
 EMBEDDED = ("digits", "iris", "wine", "breast_cancer", "diabetes")
 
 
-def write_data(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files of a set that torchvision stores: 30 training and 20 test images."""
+def write_data(name: str, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a starter's data; of sets that torchvision stores 30 training and 20 test images."""
     root = Path("data")
+    if name in starters.WITH_TABLE:
+        succeeds("init", "elsewhere.yaml", "--dataset", name)
+        return
     writers: dict[str, Callable[[], None]] = {
         "mnist": lambda: write_idx(root),
         "fashion_mnist": lambda: write_idx(root, "FashionMNIST"),
         "cifar10": lambda: write_cifar(root, monkeypatch, datasets.CIFAR10),
+        "image_folder": lambda: write_folder(root / "cats-dogs"),
     }
     if dataset not in EMBEDDED:
         writers[dataset]()
@@ -53,18 +57,19 @@ def test_there_are_starters_for_what_people_try_first() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_starter_is_checked_and_described(name: str) -> None:
+def test_a_starter_is_checked_and_described(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(starters.find(name))
     assert config.name == name
     assert len(starters.summary(name)) > 20 and not starters.summary(name).startswith("#")
-    report = succeeds("check", name, "--json").json
+    write_data(name, config.data.dataset, monkeypatch)
+    report = succeeds("check", name, "--data", "--json").json
     assert report["config"]["name"] == name and report["parameters"] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_starter_trains_is_evaluated_and_repeats_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(starters.find(name))
-    write_data(config.data.dataset, monkeypatch)
+    write_data(name, config.data.dataset, monkeypatch)
     limited = ["data.limit=60", "training.epochs=1"]
     summary = succeeds("train", name, *limited, "--json").json
     assert summary["run"] == f"runs/{name}" and summary["status"] == "finished"

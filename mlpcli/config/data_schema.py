@@ -71,8 +71,8 @@ class Wavelet(Section):
     """Coefficients of a two-dimensional wavelet transform of each channel, by PyWavelets."""
 
     name: Literal["wavelet"]
-    wavelet: Annotated[str, Field(pattern=r"^(haar|db[1-9]|sym[2-9]|coif[1-5]|bior[1-6]\.[1-9])$")] = "haar"
-    """Which one: haar, db1 to db9, sym2 to sym9, coif1 to coif5, or bior1.3 and so on."""
+    wavelet: Literal["haar", "db2", "db3", "db4", "sym4", "sym5", "coif1", "coif2", "bior2.2", "bior4.4"] = "haar"
+    """Which one, by the name that PyWavelets has for it."""
     level: Annotated[int, Field(ge=1, le=12)] | None = None
     """How often the image is halved; as often as it goes unless stated."""
 
@@ -101,7 +101,7 @@ Features = Annotated[
 class Elastic(Section):
     """Random displacements of every pixel, smoothed (Simard, Steinkraus & Platt 2003)."""
 
-    alpha: Positive = 8.0
+    alpha: Positive = 34.0
     """Length of the displacements before they are smoothed, in pixels."""
     sigma: Positive = 4.0
     """Standard deviation of the Gaussian that smooths them, in pixels."""
@@ -121,7 +121,8 @@ class Augmentation(Section):
     elastic: Elastic | None = None
     """Displace the pixels by a smooth random field."""
     cutout: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Side of a square that is set to the mean (DeVries & Taylor 2017), in pixels; 0 for none."""
+    """Side of a square that is set to 0, the mean of standardised images (DeVries & Taylor 2017), in pixels; 0 for
+    none."""
     mixup: NonNegative = 0.0
     """α of the Beta(α, α) distribution of the share with which two samples and their targets are mixed (Zhang et
     al. 2018); 0 for none."""
@@ -139,6 +140,13 @@ class ImageSection(DataSection):
     """What the model sees instead of the pixels: f(X) in the linear model ⟨θ, f(X)⟩. Computed once and cached."""
     augmentation: Augmentation | None = None
     """Random changes of the training images."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        assert self.facts is not None
+        channels, height, width = self.facts.input_shape
+        return channels, height, width
 
     @model_validator(mode="after")
     def _augments_pixels(self) -> Self:
@@ -178,6 +186,11 @@ class StoredImageSection(ImageSection):
     directory."""
     download: bool = False
     """Download what is absent. Files that are there are never replaced."""
+
+    @property
+    def facts(self) -> Facts:
+        """Task, shapes and sizes of this data set."""
+        return FACTS[self.dataset]  # type: ignore[attr-defined]  # every subclass has the key `dataset`
 
 
 class VisionData(StoredImageSection):
@@ -241,7 +254,7 @@ class ImageFolderData(ImageSection):
     color: Literal["rgb", "grayscale"] = "rgb"
     """Three channels or one."""
     test: TestFraction = 0.2
-    """Fraction of all samples that is cut off, seeded and stratified, as the test split; not where there is test/."""
+    """Fraction of all samples cut off, seeded and stratified, as the test split where there is no test/."""
     in_memory: Literal["auto"] | bool = "auto"
     """Whether the decoded images are held in memory, or streamed from the cache by worker processes; `auto`
     streams what takes more than half of the memory that is free."""

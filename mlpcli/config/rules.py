@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from mlpcli.config.data_schema import ImageSection, TableData, TableFileSection
+from mlpcli.config.datasets import Facts
 from mlpcli.config.schema import (
     EXPLICIT,
     FULL_BATCH,
@@ -13,11 +15,18 @@ from mlpcli.config.schema import (
     CrossEntropy,
     MeanSquaredError,
 )
+from mlpcli.errors import ConfigError, Problem
 
 
-def resolve(config: Config) -> Config:
-    """The same config with every default that depends on another key filled in."""
+def resolve(config: Config, facts: Facts | None = None) -> Config:
+    """The same config with every default that depends on another key filled in.
+
+    Args:
+        config: valid by itself.
+        facts: of the data, where it is read; else what is known before. What depends on more stays open.
+    """
     data, model, training = config.data, config.model, config.training
+    facts = facts or data.facts
     monitor = training.monitor or ("validation.loss" if data.validation else "train.loss")
     stopping = training.early_stopping
     if stopping is not None:
@@ -26,12 +35,15 @@ def resolve(config: Config) -> Config:
     if batch_size is None and config.optimizer.name not in FULL_BATCH:
         batch_size = 64
     loss = config.loss
-    if loss is None:
-        classes = data.facts.task == "classification"
+    if loss is None and facts is not None:
+        classes = facts.task == "classification"
         loss = CrossEntropy(name="cross_entropy") if classes else MeanSquaredError(name="mse")
+    if facts is not None and isinstance(data, TableFileSection):
+        data = data.model_copy(update={"task": facts.task})
     return config.model_copy(
         update={
             "name": config.name or data.dataset,
+            "data": data,
             "loss": loss,
             "model": model.model_copy(update={"depth": len(model.widths) + 1}),
             "training": training.model_copy(
@@ -39,6 +51,18 @@ def resolve(config: Config) -> Config:
             ),
         }
     )
+
+
+def settle(config: Config, facts: Facts) -> Config:
+    """The resolved config with what only its data could decide.
+
+    Raises:
+        ConfigError: a key does not go together with the data.
+    """
+    found = [Problem(".".join(each.path), each.message, hint=each.hint) for each in conflicts(config, facts)]
+    if found:
+        raise ConfigError(found)
+    return resolve(config, facts)
 
 
 def engine(config: Config) -> Literal["explicit", "autograd"]:
@@ -52,6 +76,10 @@ def not_explicit(config: Config) -> str | None:
     """Why the explicit engine does not cover the config; None where it does."""
     if config.model.normalization != "none":
         return f"model.normalization: {config.model.normalization} is left to torch.autograd"
+    if config.model.numeric_embedding.name == "periodic":
+        return "model.numeric_embedding: periodic is left to torch.autograd"
+    if isinstance(config.data, TableFileSection) and config.data.categorical == "embedding":
+        return "data.categorical: embedding is left to torch.autograd"
     if config.optimizer.name not in EXPLICIT:
         return f"{config.optimizer.name} is left to torch.optim; the explicit engine has {', '.join(EXPLICIT)}"
     if config.training.compile:
@@ -75,15 +103,38 @@ class Conflict:
     hint: str
 
 
-def conflicts(config: Config) -> Iterator[Conflict]:
-    """The rules that span sections; each problem once."""
-    facts, training, optimizer = config.data.facts, config.training, config.optimizer
-    if config.loss is not None and config.loss.name == "cross_entropy" and facts.task == "regression":
+def conflicts(config: Config, facts: Facts | None = None) -> Iterator[Conflict]:
+    """The rules that span sections; each problem once.
+
+    Args:
+        config: valid section by section.
+        facts: of the data, where it is read; else what is known before, or that is asked of it.
+    """
+    training, optimizer = config.training, config.optimizer
+    facts = facts or config.data.facts
+    task = None if facts is None else facts.task
+    if isinstance(config.data, TableFileSection) and task is None and config.data.task != "auto":
+        task = config.data.task
+    if config.loss is not None and config.loss.name == "cross_entropy" and task == "regression":
         yield Conflict(
             ("loss",),
             ("data", "loss"),
             f"cross_entropy needs classes, but {config.data.dataset} is a regression task",
             "use mse, mae or huber",
+        )
+    if config.model.numeric_embedding.name != "none" and not isinstance(config.data, TableData | TableFileSection):
+        yield Conflict(
+            ("model", "numeric_embedding"),
+            ("data", "model"),
+            f"{config.model.numeric_embedding.name} is for tables, but {config.data.dataset} has images",
+            "leave model.numeric_embedding out",
+        )
+    if optimizer.name in FULL_BATCH and isinstance(config.data, ImageSection) and config.data.augmentation:
+        yield Conflict(
+            ("data", "augmentation"),
+            ("data", "optimizer"),
+            f"{optimizer.name} steps by the exact gradient of one objective, but augmentation draws others",
+            "leave data.augmentation out, or use another optimizer",
         )
     monitors: list[tuple[tuple[str, ...], str | None]] = [(("training", "monitor"), training.monitor)]
     if training.early_stopping is not None:
@@ -99,15 +150,14 @@ def conflicts(config: Config) -> Iterator[Conflict]:
                 f"{monitor} needs a validation split, but data.validation is 0",
                 f"set data.validation: 0.1, or monitor train.{'loss' if metric == 'top5_accuracy' else metric}",
             )
-        metrics = TASK_METRICS[facts.task]
-        if metric not in metrics:
+        if task is not None and metric not in TASK_METRICS[task]:
             yield Conflict(
                 path,
                 ("data", "training"),
-                f"{metric} is not measured for {facts.task}",
-                f"{facts.task} has {', '.join(metrics)}",
+                f"{metric} is not measured for {task}",
+                f"{task} has {', '.join(TASK_METRICS[task])}",
             )
-        elif metric == "top5_accuracy" and facts.outputs < TOP5_CLASSES:
+        elif metric == "top5_accuracy" and facts is not None and facts.outputs < TOP5_CLASSES:
             yield Conflict(
                 path,
                 ("data", "training"),
@@ -153,7 +203,7 @@ def conflicts(config: Config) -> Iterator[Conflict]:
                 "all class weights are 0, so that nothing is minimised",
                 "give a class that counts a positive number",
             )
-        if facts.task == "classification" and given != facts.outputs:
+        if facts is not None and task == "classification" and given != facts.outputs:
             yield Conflict(
                 ("loss", "class_weights"),
                 ("data", "loss"),

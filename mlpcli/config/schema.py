@@ -26,8 +26,8 @@ class NoEmbedding(Section):
 
 
 class Periodic(Section):
-    """ReLU(affine(sin(2πcx), cos(2πcx))) of each number x, with learned frequencies c (PLR of Gorishniy, Rubachev &
-    Babenko 2022)."""
+    """ReLU(affine(sin(2πcx), cos(2πcx))) of each number x, with learned frequencies c (PLR of Gorishniy, Rubachev
+    & Babenko 2022)."""
 
     name: Literal["periodic"]
     frequencies: Annotated[int, Field(ge=1, le=10_000)] = 24

@@ -1,9 +1,22 @@
 """Data sets: from a config's data section to tensors, how they are scaled, and what describes them."""
 
-from torch import Tensor, isfinite
+from dataclasses import replace
 
-from mlpcli.config.data_schema import Data, DigitsData, TableData
+import torch
+from torch import Tensor
+
+from mlpcli.config.data_schema import (
+    Data,
+    DigitsData,
+    ImageFolderData,
+    ImageSection,
+    NoFeatures,
+    Pca,
+    TableData,
+    TableFileSection,
+)
 from mlpcli.data.dataset import (
+    Column,
     Dataset,
     Description,
     Preprocessing,
@@ -12,52 +25,87 @@ from mlpcli.data.dataset import (
     TargetScale,
     fingerprint,
 )
+from mlpcli.data.encoding import TableEncoding
+from mlpcli.data.features import Extraction
 from mlpcli.data.splits import stratified_cut, stratified_limit
 from mlpcli.data.statistics import fit, fit_targets
 from mlpcli.errors import DataError
 from mlpcli.seeds import stream_seed
 
-__all__ = ["Dataset", "Description", "Preprocessing", "Split", "TargetScale", "load"]
+__all__ = [
+    "Column",
+    "Dataset",
+    "Description",
+    "Extraction",
+    "Preprocessing",
+    "Split",
+    "TableEncoding",
+    "TargetScale",
+    "load",
+]
 
 
 def load(section: Data, seed: int) -> Dataset:
     """Reads, cuts and describes the data set of `section`.
 
     The test split is cut first where the set has none of its own, then `data.limit` is applied, then the
-    validation split is cut off the training data. Each draw has a generator of its own, derived from the
-    stream 'split' of `seed`: changing `data.validation` leaves the test split alone.
+    validation split is cut off the training data, again where the set has none of its own. Each draw has a
+    generator of its own, derived from the stream 'split' of `seed`: changing `data.validation` leaves the test
+    split alone.
 
     Raises:
         DataError: files are absent, unreadable or damaged, or a split would be empty.
     """
-    source, facts = _read(section), section.facts
+    source = _read(section)
     seed = stream_seed(seed, "split")
-    train, test = source.train, source.test
-    _check(f"{section.dataset}: the training data", train)
+    train, validation, test = _streamed(section, source)
+    _check(section, "training", train)
     if test is None:
-        assert isinstance(section, DigitsData | TableData)
-        train, test = _cut(train, "test", section.test, section, seed)
-    _check(f"{section.dataset}: the test data", test)
+        assert isinstance(section, DigitsData | TableData | ImageFolderData | TableFileSection)
+        train, test = _cut(train, "test", section.test, section, seed, source)
+    _check(section, "test", test)
     if section.limit is not None:
-        train = train.take(_limited(train.targets, "limit", section, seed))
-        test = test.take(_limited(test.targets, "limit test", section, seed))
-    validation = None
-    if section.validation:
-        train, validation = _cut(train, "validation", section.validation, section, seed)
+        train = train.take(_limited(train.targets, "limit", section, seed, source))
+        test = test.take(_limited(test.targets, "limit test", section, seed, source))
+    if validation is not None:
+        _check(section, "validation", validation)
+    elif section.validation:
+        train, validation = _cut(train, "validation", section.validation, section, seed, source)
+    extraction = None
+    if isinstance(section, ImageSection) and not isinstance(section.features, NoFeatures):
+        extraction, (train, validation, test) = _extracted(section, train, validation, test)
+    preprocessing: Preprocessing | TableEncoding
+    input_shape: tuple[int, ...] = (train.features,)
+    features = train.features
+    if isinstance(section, TableFileSection):
+        preprocessing = TableEncoding.fit(train, source.columns, section.standardize, section.categorical)
+        features = preprocessing.features
+    elif isinstance(section, ImageSection) and extraction is None:
+        input_shape = section.input_shape
+        preprocessing = fit(train, input_shape, section.standardize)
+    elif isinstance(section, ImageSection):
+        # principal components share a scale, as pixels do: what tells them apart is how much they vary
+        shape = (1, 1, features) if isinstance(section.features, Pca) else (features,)
+        preprocessing = fit(train, shape, section.standardize)
+        input_shape = section.input_shape
+    else:
+        preprocessing = fit(train, input_shape, section.standardize)
     return Dataset(
         train,
         validation,
         test,
-        preprocessing=fit(train, facts.input_shape, section.standardize),
-        target_scale=fit_targets(train.targets) if facts.task == "regression" else None,
+        extraction=extraction,
+        preprocessing=preprocessing,
+        target_scale=fit_targets(train.targets) if source.task == "regression" else None,
         description=Description(
             name=section.dataset,
-            task=facts.task,
-            input_shape=facts.input_shape,
-            features=facts.features,
-            outputs=facts.outputs,
+            task=source.task,
+            input_shape=input_shape,
+            features=features,
+            outputs=len(source.classes) or train.targets.shape[1],
             classes=source.classes,
             target_names=source.target_names,
+            columns=source.columns,
             fingerprint=fingerprint((train, validation, test)),
         ),
     )
@@ -68,19 +116,67 @@ def _read(section: Data) -> Source:
     if isinstance(section, DigitsData | TableData):
         from mlpcli.data import embedded
 
-        return embedded.read(section.dataset)
-    from mlpcli.data import vision
+        source = embedded.read(section.dataset)
+    elif isinstance(section, ImageFolderData):
+        from mlpcli.data import folder
 
-    return vision.read(section)
+        source = folder.read(section)
+    elif isinstance(section, TableFileSection):
+        from mlpcli.data import table
+
+        return table.read(section)
+    else:
+        from mlpcli.data import vision
+
+        source = vision.read(section)
+    if isinstance(section, ImageSection) and not isinstance(section.features, NoFeatures | Pca):
+        from mlpcli.data import features
+
+        of = next((getattr(section, key) for key in ("path", "root") if hasattr(section, key)), "")
+        return features.extracted(source, section.features, section.input_shape, f"{section.dataset} {of}")
+    return source
 
 
-def _check(name: str, split: Split) -> None:
+def _streamed(section: Data, source: Source) -> tuple[Split, Split | None, Split | None]:
+    """The splits of `source`, streamed from their files where `data.in_memory` says so."""
+    splits = source.train, source.validation, source.test
+    if not isinstance(section, ImageFolderData):
+        return splits
+    from mlpcli.data.streaming import streams
+
+    size = sum(split.stored.nbytes for split in splits if split is not None)
+    if not streams(section.in_memory, size):
+        return splits
+    train, validation, test = (None if split is None else replace(split, streamed=True) for split in splits)
+    assert train is not None
+    return train, validation, test
+
+
+def _extracted(
+    section: ImageSection, train: Split, validation: Split | None, test: Split
+) -> tuple[Extraction, tuple[Split, Split | None, Split]]:
+    """What makes features of pixels, and the splits with the features: of pca here, of others they have them."""
+    from mlpcli.data.principal import fit_pca
+
+    assert not isinstance(section.features, NoFeatures)
+    if not isinstance(section.features, Pca):
+        return Extraction(section.features, section.input_shape), (train, validation, test)
+    projection = fit_pca(train, section.features.components, section.features.whiten)
+    extraction = Extraction(section.features, section.input_shape, projection)
+    of_validation = None if validation is None else extraction.of(validation)
+    return extraction, (extraction.of(train), of_validation, extraction.of(test))
+
+
+def _check(section: Data, which: str, split: Split) -> None:
+    name = f"{section.dataset}: the {which} data"
     if len(split) == 0:
         raise DataError(f"{name} has no samples")
+    if split.stored.dtype == torch.uint8 or isinstance(section, TableFileSection):  # where NaN is a missing value
+        return
     start = 0
     for inputs, targets in split.chunks():
         for what, values in (("input", inputs), ("target", targets)):
-            if values.is_floating_point() and not bool((finite := isfinite(values)).all()):
+            if values.is_floating_point() and not bool((finite := torch.isfinite(values)).all()):
                 sample, column = (~finite).nonzero()[0].tolist()
                 raise DataError(
                     f"{name}: {what} {column} of sample {start + sample} (both counted from 0) is "
@@ -89,9 +185,9 @@ def _check(name: str, split: Split) -> None:
         start += len(targets)
 
 
-def _cut(split: Split, key: str, fraction: float, section: Data, seed: int) -> tuple[Split, Split]:
+def _cut(split: Split, key: str, fraction: float, section: Data, seed: int, source: Source) -> tuple[Split, Split]:
     """What is kept of `split`, and the non-empty part that `data.<key>` cuts off it."""
-    kept, cut = stratified_cut(split.targets, fraction, stream_seed(seed, key), section.facts.task)
+    kept, cut = stratified_cut(split.targets, fraction, stream_seed(seed, key), source.task)
     if len(cut) == 0:
         enough = f"; set it to at least {1 / len(split):.2g}" if len(split) > 1 else ""
         why = f"rounds to no sample{enough}"
@@ -104,6 +200,6 @@ def _cut(split: Split, key: str, fraction: float, section: Data, seed: int) -> t
     return split.take(kept), split.take(cut)
 
 
-def _limited(targets: Tensor, key: str, section: Data, seed: int) -> Tensor:
+def _limited(targets: Tensor, key: str, section: Data, seed: int, source: Source) -> Tensor:
     assert section.limit is not None
-    return stratified_limit(targets, section.limit, stream_seed(seed, key), section.facts.task)
+    return stratified_limit(targets, section.limit, stream_seed(seed, key), source.task)

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,18 +19,37 @@ from numpy.typing import NDArray
 from torch import from_numpy
 
 from mlpcli import __version__
-from mlpcli.data.dataset import Source, Split
+from mlpcli.data.dataset import Column, Source, Split
 
-FORMAT = 1
+FORMAT = 2
 """Entries of another one, as those of another release, are made anew."""
 ABOUT = "about.json"
 """The file of an entry that says of what it is the cache."""
 WRITING = ".mlpcli-writing-"
 """What the names of half-written entries start with."""
 ABANDONED = 3600.0
-"""Seconds after which the process that wrote such an entry is taken to be dead."""
+"""Seconds without a write after which the process that wrote such an entry is taken to be dead."""
+WHOLE = 1 << 30
+"""Bytes of an array up to which all of them are checked whenever it is loaded, which takes 0.5 s/GB at most."""
+PIECES = 256
+"""Of a larger array, as many pieces of 1 MiB, spread evenly, are checked."""
 
 log = logging.getLogger("mlpcli")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """What is in an entry of the cache.
+
+    Attributes:
+        arrays: by name; memory-mapped, and writing to them changes no file.
+        value: plain JSON.
+        kept: whether it is there for the next process too.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    value: Any
+    kept: bool = True
 
 
 def folder() -> Path | None:
@@ -67,93 +87,167 @@ def cached(name: str, read: Callable[[], Source], *, files: Sequence[Path] = (),
         files: absolute paths of all that it reads. One whose size and times are unchanged is taken as unchanged.
         version: of what else the result depends on.
     """
-    where = folder()
     try:
         # Before they are read: what changes from now on is a change. The time of the last change of an inode is
         # the one that nobody can set back.
         stats = [os.stat(file) for file in files]
     except OSError:
         return read()  # which says what is wrong
-    if where is None:
-        log.debug("%s is not cached: there is no home folder", name)
-        return read()
-    state = {
-        "format": FORMAT,
-        "mlpcli": __version__,
-        "version": version,
-        "files": [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats],
-    }
-    identity = json.dumps([name, *map(str, files)])
-    entry = where / f"{name}-{sha256(identity.encode()).hexdigest()[:16]}"
-    source = _load(entry, state)
-    if source is not None:
-        return source
-    source = read()
+    path = _path(name, list(map(str, files)))
+    state = _state([version, [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]])
+    entry = _load(path, state)
+    if entry is None:
+        source = read()
+        try:
+            # The mapped one, so that a first run needs no more memory than a second.
+            entry = _store(path, state, lambda new: save(new, source))
+        except OSError as error:
+            log.debug("%s is not cached: %s", name, error)
+            return source
+    return source_of(entry)
+
+
+def stored(name: str, identity: Any, state: Any, make: Callable[[Path], Any]) -> Entry:
+    """What `make` makes, from the cache where it was made before from the same `state`.
+
+    There is one entry for each `name` and `identity`, which one made from another state replaces. It appears whole
+    or not at all, and every array is checked whenever it is loaded: whole up to 1 GiB, in samples beyond, as the
+    check would take longer than anybody waits. Where the cache cannot be written, that is logged, and the files
+    are made in a temporary folder, from which they vanish with this process.
+
+    Args:
+        name: of the kind of entry; a word, with which the name of its folder starts.
+        identity: what tells this entry from others of its kind, plain JSON.
+        state: what the result depends on, plain JSON; small, as it is kept and compared.
+        make: writes arrays as `<name>.npy` into the folder that it is given, and returns a plain JSON value. It
+            may be called a second time, with another folder, where writing to the first one fails.
+
+    Raises:
+        OSError: the files can be written neither in the cache nor in the temporary folder.
+    """
+    path, state = _path(name, identity), _state(state)
+    entry = _load(path, state)
+    if entry is not None:
+        return entry
     try:
-        _store(entry, state, source)
+        return _store(path, state, make)
     except OSError as error:
         log.debug("%s is not cached: %s", name, error)
-        return source
-    # The mapped one, so that a first run needs no more memory than a second.
-    return _load(entry, state) or source
+    with TemporaryDirectory(prefix=WRITING) as temporary:  # what is mapped stays until it is let go
+        return _made(Path(temporary), state, make, kept=False)
 
 
-def _load(entry: Path, state: dict[str, Any]) -> Source | None:
-    """The source in an entry; None where there is none, or it is outdated or damaged."""
+def save(new: Path, source: Source) -> dict[str, Any]:
+    """Writes the arrays of `source` into the folder `new`; what is left of it is returned, as plain JSON."""
+    for name, split in (("train", source.train), ("validation", source.validation), ("test", source.test)):
+        if split is not None:
+            np.save(new / f"{name}-inputs.npy", split.inputs.numpy())
+            np.save(new / f"{name}-targets.npy", split.targets.numpy())
+    return {
+        "classes": source.classes,
+        "target_names": source.target_names,
+        "columns": [asdict(column) for column in source.columns],
+    }
+
+
+def source_of(entry: Entry) -> Source:
+    """The inverse of `save`."""
+    splits = {}
+    for name in ("train", "validation", "test"):
+        if f"{name}-inputs" in entry.arrays:
+            inputs, targets = entry.arrays[f"{name}-inputs"], entry.arrays[f"{name}-targets"]
+            splits[name] = Split(from_numpy(inputs), from_numpy(targets))
+    return Source(
+        splits["train"],
+        splits.get("test"),
+        entry.value["classes"],
+        entry.value["target_names"],
+        splits.get("validation"),
+        [Column(**column) for column in entry.value["columns"]],
+    )
+
+
+def _path(name: str, identity: Any) -> Path | None:
+    """The folder of an entry; None where there is no cache."""
+    where = folder()
+    if where is None:
+        return None
+    return where / f"{name}-{sha256(json.dumps([name, identity]).encode()).hexdigest()[:16]}"
+
+
+def _state(of: Any) -> dict[str, Any]:
+    return {"format": FORMAT, "mlpcli": __version__, "of": of}
+
+
+def _load(path: Path | None, state: dict[str, Any]) -> Entry | None:
+    """The entry at `path`; None where there is none, or it is outdated or damaged."""
+    if path is None:
+        return None
     try:
-        content = json.loads((entry / ABOUT).read_bytes())
+        content = json.loads((path / ABOUT).read_bytes())
         about = content["about"]
         if zlib.crc32(json.dumps(about).encode()) != content["crc32"]:
             raise ValueError(f"{ABOUT} is not what was written")
         if about["state"] != state:
-            log.debug("%s is outdated", entry)
+            log.debug("%s is outdated", path)
             return None
-        splits = []
-        for each in about["splits"]:
-            arrays = [np.load(entry / f"{file}.npy", mmap_mode="c") for file in each]
-            if [_facts(array) for array in arrays] != list(each.values()):
-                raise ValueError(f"{' or '.join(each)} is not what was written")
-            splits.append(Split(*map(from_numpy, arrays)))
-        train, *test = splits
-        return Source(train, test[0] if test else None, about["classes"], about["target_names"])
+        arrays = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in about["arrays"]}
+        for name, array in arrays.items():
+            if _facts(array) != about["arrays"][name]:
+                raise ValueError(f"{name} is not what was written")
+        return Entry(arrays, about["value"])
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file lets its reader fail in any way
-        log.debug("%s cannot be used: %s", entry, error)
+        log.debug("%s cannot be used: %s", path, error)
         return None
 
 
-def _store(entry: Path, state: dict[str, Any], source: Source) -> None:
-    """Makes or replaces an entry: it is there whole or not at all. Raises OSError where that fails."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in entry.parent.glob(f"{WRITING}*"):
+def _store(path: Path | None, state: dict[str, Any], make: Callable[[Path], Any]) -> Entry:
+    """Makes or replaces an entry: it is there whole or not at all. Raises OSError where it cannot be written."""
+    if path is None:
+        raise OSError("there is no home folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f"{WRITING}*"):
         with suppress(OSError):
-            if time.time() - abandoned.stat().st_mtime > ABANDONED:
+            if time.time() - max(each.stat().st_mtime for each in (abandoned, *abandoned.rglob("*"))) > ABANDONED:
                 shutil.rmtree(abandoned)
-    with TemporaryDirectory(dir=entry.parent, prefix=WRITING, ignore_cleanup_errors=True) as temporary:
+    with TemporaryDirectory(dir=path.parent, prefix=WRITING, ignore_cleanup_errors=True) as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
         new.mkdir()
-        splits = []
-        for name, split in (("train", source.train), ("test", source.test)):
-            if split is None:
-                continue
-            arrays = {f"{name}-inputs": split.inputs.numpy(), f"{name}-targets": split.targets.numpy()}
-            for file, array in arrays.items():
-                np.save(new / f"{file}.npy", array)
-            splits.append({file: _facts(array) for file, array in arrays.items()})
-        about = {
-            "state": state,
-            "splits": splits,
-            "classes": source.classes,
-            "target_names": source.target_names,
-        }
-        content = {"about": about, "crc32": zlib.crc32(json.dumps(about).encode())}
-        (new / ABOUT).write_text(json.dumps(content), encoding="utf-8")
-        with suppress(FileNotFoundError):
-            entry.rename(old)
-        new.rename(entry)
+        entry = _made(new, state, make)
+        try:
+            with suppress(FileNotFoundError):
+                path.rename(old)
+            new.rename(path)
+        except OSError as error:  # perhaps another process was faster; what is mapped stays until it is let go
+            log.debug("%s is not cached: %s", path.name, error)
+            return replace(entry, kept=(path / ABOUT).exists())
+    return entry
+
+
+def _made(new: Path, state: dict[str, Any], make: Callable[[Path], Any], *, kept: bool = True) -> Entry:
+    """The entry that `make` makes, with all its files, in the folder `new`."""
+    value = make(new)
+    arrays = {file.stem: np.load(file, mmap_mode="c") for file in sorted(new.glob("*.npy"))}
+    for name, array in arrays.items():
+        if array.nbytes > WHOLE:  # a crash of the system must not leave a gap that no check would find
+            with open(new / f"{name}.npy", "rb") as file:
+                os.fsync(file.fileno())
+    about = {"state": state, "arrays": {name: _facts(array) for name, array in arrays.items()}, "value": value}
+    content = {"about": about, "crc32": zlib.crc32(json.dumps(about).encode())}
+    (new / ABOUT).write_text(json.dumps(content), encoding="utf-8")
+    return Entry(arrays, value, kept)
 
 
 def _facts(array: NDArray[Any]) -> list[Any]:
     """What tells an array from a damaged one: type, shape and CRC-32, at 2 GB/s."""
-    return [array.dtype.str, list(array.shape), zlib.crc32(array.data)]
+    content = array.reshape(-1).view(np.uint8)
+    pieces = [content]
+    if len(content) > WHOLE:
+        starts = np.linspace(0, len(content) - 2**20, PIECES, dtype=np.int64)
+        pieces = [content[start : start + 2**20] for start in starts]
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece.data, crc)
+    return [array.dtype.str, list(array.shape), crc]

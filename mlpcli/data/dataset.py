@@ -1,14 +1,18 @@
 """What a data set is once it is loaded: its splits, how they are scaled, and what describes them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor
 
-from mlpcli.config.datasets import Task
+from mlpcli.config.datasets import Facts, Task
+
+if TYPE_CHECKING:
+    from mlpcli.data.encoding import TableEncoding
+    from mlpcli.data.features import Extraction
 
 CHUNK = 1 << 18
 """Numbers that are looked at together: 1 MiB as int32, which stays in the CPU's cache."""
@@ -23,11 +27,13 @@ class Split:
             a file.
         targets: int64 (samples,) class indices, or float64 (samples, outputs) in their own units.
         rows: int64 (samples,), which rows of `stored` the samples are; None for all of them, in order.
+        streamed: whether `stored` is larger than memory, so that only batches of it are.
     """
 
     stored: Tensor
     targets: Tensor
     rows: Tensor | None = None
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         assert self.stored.ndim == 2
@@ -57,9 +63,12 @@ class Split:
         return self.stored[part] if self.rows is None else _select(self.stored, self.rows[part])
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split on `device`, with a copy of its inputs; `self` where it is there already."""
+        """The same split on `device`, with a copy of its inputs; `self` where it is there already. Inputs that are
+        streamed stay in their file."""
         if self.targets.device == torch.empty(0, device=device).device:
             return self
+        if self.streamed:
+            return replace(self, targets=self.targets.to(device))
         return Split(self.inputs.to(device), self.targets.to(device))
 
     def take(self, indices: Tensor) -> "Split":
@@ -67,7 +76,7 @@ class Split:
         if len(indices) == len(self):
             return self
         rows = indices if self.rows is None else _select(self.rows, indices)
-        return Split(self.stored, _select(self.targets, indices), rows)
+        return replace(self, targets=_select(self.targets, indices), rows=rows)
 
 
 def _select(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -192,11 +201,12 @@ class Description:
     Attributes:
         name: `data.dataset` of the config.
         task: `classification` or `regression`.
-        input_shape: (channels, height, width) of an image, or (features,).
-        features: length of a sample as a vector.
+        input_shape: (channels, height, width) of an image, or (columns,).
+        features: length of the vector that the model sees of a sample.
         outputs: number of classes, or of targets in regression.
         classes: the names of the classes, in the order of their indices; empty for regression.
         target_names: the names of the outputs in regression; empty for classification.
+        columns: the input columns of a table; empty for images.
         fingerprint: 32 hexadecimal digits that change with any byte of any split.
     """
 
@@ -207,6 +217,7 @@ class Description:
     outputs: int
     classes: list[str]
     target_names: list[str]
+    columns: list[Column]
     fingerprint: str
 
     def to_plain(self) -> dict[str, Any]:
@@ -216,12 +227,14 @@ class Description:
             "input_shape": list(self.input_shape),
             "classes": list(self.classes),
             "target_names": list(self.target_names),
+            "columns": [asdict(column) for column in self.columns],
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The inverse of `to_plain`."""
-        return cls(**{**plain, "input_shape": tuple(plain["input_shape"])})
+        columns = [Column(**column) for column in plain["columns"]]
+        return cls(**{**plain, "input_shape": tuple(plain["input_shape"]), "columns": columns})
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +243,7 @@ class Dataset:
 
     Attributes:
         train, validation, test: the splits; `validation` is None where `data.validation` is 0.
+        extraction: what made the splits' inputs of pixels; None where they are the pixels, or a table.
         preprocessing: of the inputs, from the training split alone.
         target_scale: of regression targets, from the training split alone; None for classification.
         description: everything else that is known.
@@ -238,9 +252,16 @@ class Dataset:
     train: Split
     validation: Split | None
     test: Split
-    preprocessing: Preprocessing
+    extraction: "Extraction | None"
+    preprocessing: "Preprocessing | TableEncoding"
     target_scale: TargetScale | None
     description: Description
+
+    @property
+    def facts(self) -> Facts:
+        """What reading the data has told."""
+        about = self.description
+        return Facts(about.task, about.input_shape, about.outputs, len(self.train), len(self.test))
 
 
 def fingerprint(splits: Iterable[Split | None]) -> str:

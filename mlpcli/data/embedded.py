@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from mlpcli.data.cache import cached
-from mlpcli.data.dataset import Source, Split
+from mlpcli.data.dataset import Column, Source, Split
 
 Embedded = Literal["digits", "iris", "wine", "breast_cancer", "diabetes"]
 
@@ -23,7 +23,9 @@ def _read(dataset: Embedded) -> Source:
     if dataset == "diabetes":
         table = datasets.load_diabetes(scaled=False)
         targets = torch.from_numpy(table.target).to(torch.float64).reshape(-1, 1)
-        return Source(Split(torch.from_numpy(table.data), targets), None, [], ["progression"])
+        columns = [Column(name) for name in table.feature_names]
+        return Source(Split(torch.from_numpy(table.data), targets), None, [], ["progression"], columns=columns)
+    columns = []
     if dataset == "digits":
         table = datasets.load_digits()
         inputs = torch.from_numpy(table.data.astype(np.uint8))
@@ -35,5 +37,6 @@ def _read(dataset: Embedded) -> Source:
         }
         table = loaders[dataset]()
         inputs = torch.from_numpy(table.data)
+        columns = [Column(str(name)) for name in table.feature_names]
     targets = torch.from_numpy(table.target.astype(np.int64))
-    return Source(Split(inputs, targets), None, [str(name) for name in table.target_names])
+    return Source(Split(inputs, targets), None, [str(name) for name in table.target_names], columns=columns)

@@ -24,8 +24,8 @@ from mlpcli import experiment
 from mlpcli.config import parse_config
 from mlpcli.evaluation import chunk_rows
 from mlpcli.network import Network, open_target
-from mlpcli.prediction_files import batches, write_file
 from mlpcli.predicting import Chunk, predict
+from mlpcli.prediction_files import batches, write_file
 from mlpcli.predictor import Predictor
 
 NUMBERS = 20

@@ -3,6 +3,8 @@
 Run it after a change of the schema: python docs/make_config_reference.py
 """
 
+import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from mlpcli.config.datasets import EMNIST_FACTS, FACTS, Facts
 from mlpcli.config.expected import Schema, SchemaTree
 
 FILE = Path(__file__).with_name("config.md")
+WORD = r"[A-Za-z][\w./-]*"
+"""Text that YAML needs no quotes for, but for the names of null and the booleans."""
 MARKER = "<!-- Everything below is written by docs/make_config_reference.py -->"
 
 
@@ -52,7 +56,7 @@ def section(tree: SchemaTree, path: str, schema: Schema) -> Iterator[str]:
 
 
 def union_section(tree: SchemaTree, path: str, union: Schema) -> Iterator[str]:
-    """What each value of `name` or `dataset` means, and which keys it allows."""
+    """What each value of `name` or `dataset` means, which keys it allows, and the mappings among these."""
     tag = union["discriminator"]["propertyName"]
     variants = tree.variants(union)
     yield f"`{path}.{tag}` decides which other keys there are:"
@@ -73,11 +77,14 @@ def union_section(tree: SchemaTree, path: str, union: Schema) -> Iterator[str]:
     yield table(
         ("key", f"where {tag} is", "value", "default", "what"),
         [
-            (f"`{key}`", those_of(names, list(variants)), *cells(tree, schema, required, ""))
+            (f"`{key}`", those_of(names, list(variants)), *cells(tree, schema, required, f"{path}.{key}"))
             for key, of_key in rows.items()
             for schema, required, names in of_key
         ],
     )
+    for key, of_key in rows.items():
+        for schema, _, _ in of_key:
+            yield from section(tree, f"{path}.{key}", schema)
 
 
 def those_of(names: list[str], every: list[str]) -> str:
@@ -113,14 +120,20 @@ def cells(tree: SchemaTree, schema: Schema, required: bool, path: str) -> tuple[
 
 
 def value_of(tree: SchemaTree, schema: Schema, path: str) -> str:
-    """The values that a key takes, in the words of the error messages."""
-    null = " or `null`" if any(branch.get("type") == "null" for branch in tree.branches(schema)) else ""
-    if tree.mappings(schema):
-        link = f"[{path}](#{path.replace('.', '')})"
-        name = "a name or " if tree.options(schema) else ""
-        return f"{name}a mapping, see {link}{null}"
-    options = tree.options(schema)
-    return (words(options) + null) if options else tree.expected(schema).replace(" or null", null)
+    """The values that a key takes, in the words of the error messages: all alternatives."""
+    ways = []
+    options, mappings = tree.options(schema), tree.mappings(schema)
+    if options:
+        ways.append("a name" if mappings else words(map(plain, options)))
+    shown = {"enum", "const", "properties", "discriminator"}  # of options and mappings
+    others = [branch for branch in tree.choices(schema) if not shown & branch.keys()]
+    if others:
+        ways.append(tree.expected({"anyOf": others}))
+    if mappings:
+        ways.append(f"a mapping, see [{path}](#{path.replace('.', '')})")
+    if any(branch.get("type") == "null" for branch in tree.branches(schema)):
+        ways.append("`null`")
+    return " or ".join(ways)
 
 
 def default_of(tree: SchemaTree, schema: Schema) -> str:
@@ -137,6 +150,8 @@ def plain(value: Any) -> str:
         return f"[{', '.join(map(plain, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and (value.lower() in ("null", "true", "false") or not re.fullmatch(WORD, value)):
+        return json.dumps(value)
     return str(value)
 
 

@@ -43,6 +43,14 @@ ConfigArgument = Annotated[
 
 TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="A run directory or a checkpoint file.")]
 CheckpointOption = Annotated[str, typer.Option(metavar="best|last", help="Which checkpoint of a run.")]
+PlaceOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE ...]",
+        help="Where the data or the device is now: data.root=DIR data.path=DIR training.device=cpu",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[
     str | None, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; else as in the training.")
 ]
@@ -197,14 +205,7 @@ def _interrupted(training: Any, number: int) -> Interrupted:
 @app.command(name="eval")
 def evaluate(
     target: TargetArgument,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE ...]",
-            help="Where the data or the device is now: data.root=DIR training.device=cpu",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: PlaceOverrides = None,
     checkpoint: CheckpointOption = "best",
     split: Annotated[str, typer.Option(metavar="train|validation|test", help="What to measure on.")] = "test",
     fail_under: Annotated[
@@ -312,30 +313,34 @@ def predict(
 
     if output is not None:
         prediction_files.check_ending(output)
+        _check_folder(output)
     console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
     flush_denormals()
-    config, network, _ = open_target(target, checkpoint, _on_device(device))
-    chunks = predicting.predict(network, config, inputs, skip=on_bad_file == "skip", output=output)
-    found = prediction_files.batches(chunks, network.description, top)
-    if output is not None:
-        count = prediction_files.write_file(found, output)
-        if as_json:
-            _print_json({"output": str(output), "predictions": count})
+    with console.interrupted("nothing was written" if output else "what was printed is not all"):
+        config, network, _ = open_target(target, checkpoint, _on_device(device))
+        chunks = predicting.predict(network, config, inputs, skip=on_bad_file == "skip", output=output)
+        found = prediction_files.batches(chunks, network.description, top)
+        if output is not None:
+            count = prediction_files.write_file(found, output)
+            if as_json:
+                _print_json({"output": str(output), "count": count})
+            else:
+                typer.echo(output)
+                console.log.info("%s predictions", f"{count:,}")
+        elif as_json:
+            _print_json({"predictions": [row for batch in found for row in prediction_files.plain(batch)]})
         else:
-            typer.echo(output)
-    elif as_json:
-        _print_json({"predictions": [row for batch in found for row in prediction_files.plain(batch)]})
-    else:
-        for text in prediction_files.as_csv(found):
-            sys.stdout.write(text)
-        sys.stdout.flush()  # here, where a closed pipe ends the command quietly
+            for text in prediction_files.as_csv(found):
+                sys.stdout.write(text)
+            sys.stdout.flush()  # here, where a closed pipe ends the command quietly
 
 
 @app.command()
 def export(
     target: TargetArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
+    overrides: PlaceOverrides = None,
     format: Annotated[
         str | None,
         typer.Option(metavar="onnx|pt2|safetensors", help="What to write; else the ending of FILE says it."),
@@ -355,11 +360,20 @@ def export(
 
     console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
-    result = exporting.export(target, output, format, which=checkpoint)
+    _check_folder(output)
+    with console.interrupted("nothing was written"):
+        result = exporting.export(target, output, format, which=checkpoint, overrides=overrides or ())
     if as_json:
         _print_json(result)
     else:
         typer.echo(output)
+
+
+def _check_folder(output: Path) -> None:
+    if not os.path.isdir(output.parent):
+        raise UsageError(
+            f"-o {output}: there is no folder {output.parent}\n    make it first: mkdir -p {output.parent}"
+        )
 
 
 def _on_device(device: str | None) -> list[str]:
@@ -395,10 +409,14 @@ def check(
 
         console.clean_up_on_signals()
         console.set_up_logging(quiet, verbose)
-        settings, dataset = looking.load(settings)
-        report = looking.describe(settings, dataset)
         if output is not None:
-            looking.draw(settings, dataset, output)
+            looking.check_drawn(settings, output)  # before the data is read, which may take a while
+            _check_folder(output)
+        with console.interrupted("nothing was written"):
+            settings, dataset = looking.load(settings)
+            report = looking.describe(settings, dataset)
+            if output is not None:
+                looking.draw(settings, dataset, output)
     else:
         report = checking.describe(settings, checking.known_shape(settings))
     if as_json:
@@ -460,11 +478,16 @@ def init(
     else:
         typer.echo(file)
         if not quiet:
-            typer.echo(f"train it with: mlpcli train {file}", err=True)
+            if table is not None:
+                typer.echo(f"its table: {table}", err=True)
+            first = (
+                ""
+                if table or "\n  path:" not in text
+                else "first set data.path to yours, and what depends on it; "
+            )
+            typer.echo(f"{first}train it with: mlpcli train {file}", err=True)
             if verbose:
                 typer.echo(f"its schema, for editors: {schema}", err=True)
-                if table is not None:
-                    typer.echo(f"its table: {table}", err=True)
 
 
 @app.command()

@@ -5,15 +5,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 from tqdm import tqdm
 
-from mlpcli.errors import StorageError
+from mlpcli.errors import Interrupted, StorageError
 from mlpcli.training import Record, Trainer
 
 log = logging.getLogger("mlpcli")
@@ -96,6 +96,15 @@ def log_to(path: Path) -> None:
         for record in each.records:
             handler.handle(record)
     log.addHandler(handler)
+
+
+@contextmanager
+def interrupted(outcome: str) -> Iterator[None]:
+    """Says what came of a command that Ctrl-C ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {outcome}", 130) from None
 
 
 class Signals:

@@ -3,6 +3,7 @@
 * MlpcliError
   x UserError                 exit 2: bad usage, config or data; nothing was done
     + UsageError              a command line that cannot be carried out
+    + ProgramError            a program for `autodiff` that cannot be read, or has no value or derivative there
     + ConfigError             a config, with every problem found in it
     + DataError               a data set that is absent, damaged or does not fit the config
     + DeviceError             a device or a compiler that this machine lacks
@@ -37,6 +38,10 @@ class UserError(MlpcliError):
 
 class UsageError(UserError):
     """A command line that cannot be carried out."""
+
+
+class ProgramError(UserError):
+    """A program for `autodiff` that cannot be read, or that has no value or no derivative where it is asked for."""
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,15 @@ class Inference:
 def probabilities(loss: str, outputs: Tensor) -> Tensor:
     """What a classifier's outputs (n, classes) say of the classes, each row with sum 1.
 
-    Their softmax where `loss` is cross_entropy; the other losses fit the outputs to one-hot vectors, whose means
-    are the probabilities, so that they are cut to [0, 1] and scaled to sum 1.
+    Their softmax where `loss` is cross_entropy. The other losses fit the outputs to one-hot vectors, whose means
+    are the probabilities: then they are the point nearest to the outputs of those that are at least 0 with sum 1
+    (Held, Wolfe & Crowder 1974), so that the largest output stays the most probable class.
     """
     if loss == "cross_entropy":
         return outputs.softmax(1)
-    shares = outputs.clamp(0, 1)
-    return F.normalize(torch.where(shares.sum(1, keepdim=True) > 0, shares, 1), p=1, dim=1)
+    ordered = outputs.sort(1, descending=True).values
+    surplus = (ordered.cumsum(1) - 1) / torch.arange(1, outputs.shape[1] + 1, device=outputs.device)
+    return (outputs - surplus.amax(1, keepdim=True)).clamp(min=0)
 
 
 def chunk_rows(model: nn.Sequential) -> int:

@@ -318,16 +318,17 @@ def evaluate_target(
         classes, confusion (true class by predicted class) and per_class.
 
     Raises:
-        DataError: the split does not exist, or the data is absent.
+        DataError: the split does not exist, or the data is absent, or does not fit the model.
     """
     flush_denormals()
     config, network, path = open_target(target, which, overrides)
-    dataset = data.load(config.data, config.seed)
+    dataset = data.load(config.data, config.seed, network.extraction)
     if dataset.description.fingerprint != network.description.fingerprint:
         log.warning("the data is not what %s was trained on (another fingerprint)", path)
     chosen = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
     if chosen is None:
         raise DataError("there is no validation split: data.validation is 0\n    use --split test or train")
+    chosen = data.as_trained(chosen, dataset.description, network.description)
     result = network.measure(chosen, confusion=True)
     plain: dict[str, Any] = {
         "checkpoint": str(path),

@@ -284,6 +284,10 @@ class Explicit:
             self._backward(space, inputs, space.delta, keep, share / n)
         return space.outputs
 
+    def accumulated(self) -> list[Tensor]:
+        """The gradient so far for each parameter of the model, in its shape: views of the buffer."""
+        return list(flat_views(self._model, self._into))
+
     def _backward(self, space: Workspace, inputs: Tensor, delta: Tensor, keep: float, scale: float) -> None:
         """`keep` times the gradient so far, plus `scale` times that of this batch."""
         delta_t = delta.t()

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,12 @@ def _format(file: Path, format: str | None) -> str:
         expected = f".{format}" if format else ", ".join(f".{name}" for name in PACKAGES)
         raise UsageError(f"{file}: expected a name that ends in {expected}")
     for package in PACKAGES[ending]:
-        if find_spec(package) is None:
+        try:
+            import_module(package)
+        except ImportError:
             raise UsageError(
-                f"{ending} needs the package {package}, which is not installed\n    pip install 'mlpcli[export]'"
-            )
+                f"{ending} needs the package {package}, which cannot be imported\n    pip install 'mlpcli[export]'"
+            ) from None
     return ending
 
 

@@ -73,20 +73,29 @@ def _columns(dataset: Dataset) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(config: Config, dataset: Dataset, file: Path) -> None:
-    """Write a PNG of training images with their labels, before and after augmentation.
-
-    Raises:
-        UsageError: the data has no images, or the file has another ending.
-        StorageError: it could not be written.
-    """
-    section, about = config.data, dataset.description
+def check_drawn(config: Config, file: Path) -> None:
+    """Raises UsageError where the model sees no pixels that `draw` could show, or the file has another ending."""
+    section = config.data
     if not isinstance(section, ImageSection):
         raise UsageError(f"-o {file} draws images, but {section.dataset} is a table")
-    if dataset.extraction is not None:
+    if section.features.name != "none":
         raise UsageError(f"-o {file} draws pixels, but the model sees {section.features.name} features of them")
     if file.suffix.lower() != ".png":
         raise UsageError(f"-o {file}: the picture is a PNG, so its name must end with .png")
+
+
+def draw(config: Config, dataset: Dataset, file: Path) -> None:
+    """Write a PNG of training images with their labels, before and after augmentation.
+
+    Args:
+        config: that `check_drawn` accepts.
+        dataset: its data.
+        file: to write, whole or not at all.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    section, about = config.data, dataset.description
     chosen = torch.linspace(0, len(dataset.train) - 1, min(SHOWN, len(dataset.train))).long()
     shown = dataset.train.take(chosen)
     white = 16 if section.dataset == "digits" else 255

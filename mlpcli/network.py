@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ PLACES = (
     "data.download",
     "data.path",
     "data.in_memory",
+    "data.delimiter",
+    "data.on_bad_file",
 )
 """Keys that say where things are: a trained model is the same with other values."""
 
@@ -286,6 +289,14 @@ def build_network(
     )
 
 
+def extraction_in(state: Mapping[str, Any], config: Config) -> Extraction | None:
+    """What makes features of pixels, from the state in a checkpoint of a config; None where nothing does."""
+    section = config.data
+    if not isinstance(section, ImageSection) or isinstance(section.features, NoFeatures):
+        return None
+    return Extraction.from_state(section.features, section.input_shape, state["data"]["extraction"])
+
+
 def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tuple[Config, Network, Path]:
     """The trained network of a run directory or a checkpoint file.
 
@@ -315,11 +326,7 @@ def open_target(target: Path, which: str, overrides: Sequence[str] = ()) -> tupl
         raise UsageError(f"{', '.join(refused)} cannot change here: the checkpoint was trained with another value")
     with checkpoints.content_of(path):
         scale = state["data"]["target_scale"]
-        extraction = None
-        if isinstance(config.data, ImageSection) and not isinstance(config.data.features, NoFeatures):
-            extraction = Extraction.from_state(
-                config.data.features, config.data.input_shape, state["data"]["extraction"]
-            )
+        extraction = extraction_in(state, config)
         columns = isinstance(config.data, TableFileSection)
         preprocessing = (TableEncoding if columns else Preprocessing).from_state(state["data"]["preprocessing"])
         target_scale = None if scale is None else TargetScale.from_state(scale)

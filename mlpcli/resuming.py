@@ -12,7 +12,7 @@ from mlpcli.config.rules import settle
 from mlpcli.environment import environment
 from mlpcli.errors import CheckpointError, DataError, RunError, UnsafeCheckpointError
 from mlpcli.experiment import Experiment, build_trainer, closed_on_error, with_threads
-from mlpcli.network import network_for
+from mlpcli.network import extraction_in, network_for
 from mlpcli.progress import Progress
 from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics
 from mlpcli.threads import flush_denormals
@@ -30,6 +30,8 @@ MAY_CHANGE = (
     "data.download",
     "data.path",
     "data.in_memory",
+    "data.delimiter",
+    "data.on_bad_file",
 )
 """Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
 
@@ -78,7 +80,11 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
                 f"training.epochs={config.training.epochs} is less than the {begun} epochs that {path} has begun"
             )
     started = time.monotonic()
-    dataset = data.load(config.data, config.seed)
+    extraction = None
+    if state is not None:
+        with checkpoints.content_of(source):
+            extraction = extraction_in(state, config)
+    dataset = data.load(config.data, config.seed, extraction)
     config = settle(config, dataset.facts)
     network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)

@@ -153,7 +153,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "optim": {"torch"},
     "pictures": {"PIL", "torch"},
     "predicting": {"numpy", "torch"},
-    "prediction_files": {"numpy", "pyarrow", "torch"},
+    "prediction_files": {"pyarrow", "torch"},
     "predictor": {"torch"},
     "program": {"torch"},
     "scores": {"numpy", "sklearn"},

@@ -612,7 +612,8 @@ def test_runs_whose_checkpoint_holds_something_else(digits: Path, change: str) -
 # --- check --------------------------------------------------------------------------------------------------
 
 
-UNKNOWN_SHAPES = ("cats_dogs", "cats_dogs_linear", "table_classification", "table_regression")
+PHOTOS = ("cats_dogs", "cats_dogs_features", "cats_dogs_linear")
+UNKNOWN_SHAPES = (*PHOTOS, "table_classification", "table_regression")
 """Starters of which only the data tells how wide the network's input is."""
 
 
@@ -892,7 +893,7 @@ OPTIONS = {
         *("TARGET", "INPUT", "--output", "-o", "FILE", "--top", "--checkpoint", "--device", "--on-bad-file"),
         *COMMON,
     ],
-    "export": ["TARGET", "--output", "-o", "FILE", "--format", "--checkpoint", *COMMON],
+    "export": ["TARGET", "KEY=VALUE", "--output", "-o", "FILE", "--format", "--checkpoint", *COMMON],
     "check": ["CONFIG", "KEY=VALUE", "--data", "--output", "-o", "FILE", *COMMON],
     "init": ["PATH", "--dataset", "--list", "--force", *COMMON],
     "schema": COMMON,

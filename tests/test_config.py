@@ -415,6 +415,13 @@ MESSAGES = [
         "    keep one of the two",
     ),
     (
+        "data: {dataset: image_folder, path: photos, image_size: [8]}",
+        "c.yaml:1:57: data.image_size: expected an integer ≥ 1 and ≤ 10,000 or a list of 2 of them, "
+        "got a list of 1\n"
+        "    data: {dataset: image_folder, path: photos, image_size: [8]}\n"
+        "                                                            ^^^",
+    ),
+    (
         DIGITS + "a: {dataset: &漢 x",
         "c.yaml:2:15: not valid YAML: expected alphabetic or numeric character, but found '漢'\n"
         "    a: {dataset: &漢 x\n"

@@ -126,7 +126,7 @@ def test_what_a_document_shows_works(document: str) -> None:
             case "text":
                 assert block.follows == "sh", "a text block shows what the commands right above it print"
                 assert block.text == printed
-            case "yaml" if block.name:
+            case "yaml" | "csv" if block.name:
                 Path(block.name).write_text(block.text, encoding="utf-8")
             case "yaml":
                 if re.search("^[^#]", block.text, re.MULTILINE):
@@ -188,6 +188,24 @@ def test_a_model_is_used_without_mlpcli(capsys: pytest.CaptureFixture[str]) -> N
     exec(compile(block.text, "docs/runs.md", "exec"), names)
     assert (names["predicted"].numpy() == names["digits"].target).sum() == correct
     assert f"{correct / len(names['predicted']):.3f}" in capsys.readouterr().out
+
+
+def test_an_exported_table_answers_as_predict_does() -> None:
+    """The table of docs/export.md, with a row of what is hard: missing, unknown, in capitals, with spaces."""
+    every = list(blocks("docs/export.md"))
+    table, config = (next(block for block in every if block.name == f"houses.{kind}") for kind in ("csv", "yaml"))
+    (program,) = (block.text for block in every if "DictReader" in block.text)
+    for block in (table, config):
+        Path(block.name).write_text(block.text, encoding="utf-8")
+    succeeds("train", "houses.yaml", "training.epochs=1", "-o", "runs/houses", "-q")
+    succeeds("export", "runs/houses", "-o", "houses.onnx")
+    Path("houses.csv").write_text(table.text + "?, castle ,TRUE,\n", encoding="utf-8")
+    lines = succeeds("predict", "runs/houses", "houses.csv").out.splitlines()
+    expected = [float(line.split(",")[-1]) for line in lines[1:]]
+    names: dict[str, Any] = {}
+    exec(compile(program, "docs/export.md", "exec"), names)
+    assert len(expected) == 9
+    assert names["values"][:, 0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 # --- what is named exists -------------------------------------------------------------------------------
@@ -262,7 +280,8 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(document)):
+    for text, target in re.findall(r"\[([^]]*)\]\(([^)\s]+)\)", text_of(document)):
+        assert text and target != "#", "an empty link"
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
@@ -285,6 +304,39 @@ def script(name: str) -> ModuleType:
 def test_the_reference_of_the_config_is_up_to_date() -> None:
     text = text_of("docs/config.md")
     assert script("make_config_reference").updated(text) == text, "run: python docs/make_config_reference.py"
+
+
+def mappings(tree: SchemaTree, schema: dict[str, Any], path: str) -> Iterator[str]:
+    """The dotted path of every mapping in the schema."""
+    for inner in tree.mappings(schema):
+        yield path
+        for key, value in inner["properties"].items():
+            yield from mappings(tree, value, f"{path}.{key}")
+
+
+def test_every_mapping_of_the_config_has_a_section() -> None:
+    tree, text = SchemaTree(config_schema()), text_of("docs/config.md")
+    paths = {path for key, schema in tree.root["properties"].items() for path in mappings(tree, schema, key)}
+    assert {"data.features", "data.augmentation.elastic", "data.path", "model.numeric_embedding"} <= paths
+    assert sorted(re.findall("^### (.*)$", text, re.MULTILINE)) == sorted(paths)
+    assert all(f"[{path}](#{path.replace('.', '')})" in text for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("width", "an integer ≥ 1 or a list of them"),
+        ("threads", "`auto` or an integer ≥ 1 and ≤ 1,024"),
+        ("in_memory", "`auto` or true or false"),
+        ("class_weights", "`none`, `balanced` or a list of numbers ≥ 0"),
+        ("path", "text or a mapping, see [data.path](#datapath)"),
+        ("elastic", "a mapping, see [data.augmentation.elastic](#dataaugmentationelastic) or `null`"),
+        ("loss", "a name or a mapping, see [loss](#loss) or `null`"),
+    ],
+)
+def test_the_reference_of_the_config_lists_all_alternatives(key: str, value: str) -> None:
+    rows = [line for line in text_of("docs/config.md").splitlines() if line.startswith(f"| `{key}` |")]
+    assert any(f"| {value} |" in row for row in rows)
 
 
 def test_the_picture_shows_what_is_printed() -> None:

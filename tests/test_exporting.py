@@ -391,7 +391,7 @@ def test_the_ending_says_the_format(file: str, format: str | None, expected: str
 
 @pytest.mark.parametrize(("format", "package"), [("onnx", "onnxscript"), ("safetensors", "safetensors")])
 def test_an_absent_package_is_named(format: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == package else object())
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
         UsageError, match=rf"{format} needs the package {package}.*\n +pip install 'mlpcli\[export\]'"
     ):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stored_sets import write_folder
 from mlpcli import data
 from mlpcli.config import config_from_plain, load_config
 from mlpcli.config.rules import settle
+from mlpcli.data import cache
 from mlpcli.experiment import build_trainer
 from mlpcli.network import network_for
 from mlpcli.runs import read_metrics
@@ -138,6 +140,44 @@ def test_principal_components_are_of_the_training_split_alone(photos: Path) -> N
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
 
 
+def test_principal_components_are_kept_with_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = of_photos(features={"name": "pca", "components": 9})
+    succeeds("train", config, "-o", "whole")
+    succeeds("train", config, "training.epochs=1", "-o", "parts")
+    before = succeeds("eval", "whole", "--json").json
+    shutil.rmtree(str(cache.folder()))
+    monkeypatch.setattr(data, "fit_pca", None)  # another machine could round them otherwise
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        succeeds("train", "--resume", "parts", "training.epochs=3")
+        assert succeeds("eval", "whole", "--json").json == before
+    finally:
+        torch.set_num_threads(threads)
+    assert_same("whole", "parts")
+
+
+def test_components_are_not_fitted_to_the_data_that_is_measured(photos: Path) -> None:
+    succeeds("train", of_photos(features={"name": "pca", "components": 3}), "-o", "run")
+    before = succeeds("eval", "run", "--json").json
+    for index, file in enumerate(sorted((photos / "train").rglob("*.png"))):
+        Image.new("RGB", (9, 9), (index, 7 * index % 256, 99)).save(file)
+    done = succeeds("eval", "run", "--json")
+    assert "another fingerprint" in done.err and done.json == before
+
+
+def test_classes_are_numbered_as_the_model_has_them(photos: Path) -> None:
+    """Whatever other class there is in the folder that is measured."""
+    succeeds("train", of_photos(), "-o", "run")
+    before = succeeds("eval", "run", "--json").json
+    first = sorted((photos / "train").iterdir())[0]
+    shutil.copytree(first, photos / "train" / "0 new")
+    assert succeeds("eval", "run", "--json").json == before
+    shutil.copytree(first, photos / "test" / "0 new")
+    done = mlpcli("eval", "run")
+    assert done.code == 2 and "class '0 new' is none of those that the model was trained on" in done.err
+
+
 # --- augmentation -------------------------------------------------------------------------------------------
 
 EVERYTHING = {
@@ -223,6 +263,51 @@ def test_a_table_is_learned_and_its_run_resumed(categorical: str, embedding: str
     assert_same("whole", "again")
 
 
+def test_another_table_is_measured_with_the_columns_and_categories_of_the_model() -> None:
+    """Whatever the order of its columns, and whatever other categories it has."""
+    write_table()
+    succeeds("train", of_people("income"), "-o", "run")
+    with open("people.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+
+    def write_test(changed: dict[str, str], order: tuple[int, ...] = (0, 1, 2, 3, 4)) -> None:
+        with open("test.csv", "w", newline="") as file:
+            for row in [header, *rows]:
+                csv.writer(file).writerow([changed.get(row[place], row[place]) for place in order])
+
+    def measured() -> Any:
+        overrides = ["data.path.train=people.csv", "data.path.test=test.csv"]
+        return succeeds("eval", "run", *overrides, "--json").json["metrics"]
+
+    write_test({})
+    whole = measured()
+    write_test({}, (2, 3, 0, 1, 4))
+    Path("test.csv").replace("people.csv")
+    write_test({}, (2, 3, 0, 1, 4))
+    assert measured() == whole
+    write_test({"Bonn": ""})
+    without = measured()
+    write_test({"Bonn": "Aa"})
+    assert measured() == without != whole
+    ages = {row[0]: f"about {int(row[0]) // 10}" for row in rows if row[0]}
+    for changed, message in (
+        ({"height": "size"}, "there is no column 'height', which the model was trained on"),
+        (ages, "the column 'age' holds categories, but the model was trained on numbers"),
+    ):
+        write_test(changed)
+        done = mlpcli("eval", "run", "data.path=test.csv")
+        assert done.code == 2 and message in done.err, done.err
+
+
+def test_a_table_is_parsed_once_for_its_run() -> None:
+    """Whose config states the task that was found."""
+    write_table()
+    succeeds("train", of_people("rich"), "-o", "run")
+    entries = sorted(Path(str(cache.folder())).iterdir())
+    succeeds("eval", "run")
+    assert sorted(Path(str(cache.folder())).iterdir()) == entries
+
+
 def test_both_engines_learn_the_same_of_a_table() -> None:
     write_table()
     config = of_people("rich", {"numeric_embedding": "piecewise_linear"})
@@ -270,34 +355,23 @@ def test_what_does_not_go_with_the_data_is_a_problem_of_the_config(
     assert not Path("runs").exists()
 
 
+ONE_FILE = {"dataset": "csv", "path": "a.csv", "target": "y"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"optimizer": "gd", "data": FOLDER | {"augmentation": {"shift": 1}}},
-            "data.augmentation: gd steps by the",
-        ),
-        (
-            {"data": FOLDER | {"augmentation": {}, "features": "hog"}},
-            "augmentation changes pixels, but the model sees hog",
-        ),
-        (
-            {"data": FOLDER, "model": {"numeric_embedding": "periodic"}},
-            "periodic is for tables, but image_folder has",
-        ),
-        (
-            {
-                "data": {"dataset": "csv", "path": "a.csv", "target": "y", "task": "regression"},
-                "loss": "cross_entropy",
-            },
-            "cross_entropy needs classes, but csv is a regression task",
-        ),
-        ({"data": {"dataset": "csv", "path": "a.csv", "target": "y", "drop": ["y"]}}, "y is the target"),
-        ({"data": {"dataset": "csv", "path": "a.csv", "target": ["y", "y"]}}, "a column is listed twice"),
-        (
-            {"data": {"dataset": "csv", "path": "a.csv", "target": "y", "columns": ["a"], "drop": ["a"]}},
-            "a is in columns too",
-        ),
+        ({"data": FOLDER | {"augmentation": {"shift": 1}}, "optimizer": "gd"}, "data.augmentation: gd steps by"),
+        ({"data": FOLDER | {"augmentation": {}, "features": "hog"}}, "augmentation changes pixels, but the model"),
+        ({"data": FOLDER | {"augmentation": {"cutout": 8}}}, "cutout 8 leaves nothing of an image whose shorter"),
+        ({"data": FOLDER | {"augmentation": {"shift": 9.5}}}, "shift 9.5 leaves nothing of an image whose"),
+        ({"data": FOLDER, "model": {"numeric_embedding": "periodic"}}, "periodic is for tables, but image_folder"),
+        ({"data": ONE_FILE | {"task": "regression"}, "loss": "cross_entropy"}, "csv is a regression task"),
+        ({"data": ONE_FILE | {"path": {"test": "b.csv"}}}, "missing key data.path.train"),
+        ({"data": ONE_FILE | {"delimiter": "tab"}}, 'expected one of ",", ";", "\\t", "|", got text \'tab\''),
+        ({"data": ONE_FILE | {"drop": ["y"]}}, "y is the target"),
+        ({"data": ONE_FILE | {"target": ["y", "y"]}}, "a column is listed twice"),
+        ({"data": ONE_FILE | {"columns": ["a"], "drop": ["a"]}}, "a is in columns too"),
     ],
 )
 def test_what_is_known_before_the_data_is_read(change: dict[str, Any], message: str) -> None:

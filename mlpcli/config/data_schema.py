@@ -103,7 +103,7 @@ class Elastic(Section):
 
     alpha: Positive = 34.0
     """Length of the displacements before they are smoothed, in pixels."""
-    sigma: Positive = 4.0
+    sigma: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 4.0
     """Standard deviation of the Gaussian that smooths them, in pixels."""
 
 
@@ -156,6 +156,19 @@ class ImageSection(DataSection):
                 f"augmentation changes pixels, but the model sees {self.features.name} features of them",
                 "leave one of them out",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_something_of_an_image(self) -> Self:
+        side = min(self.input_shape[1:])
+        for key in ("shift", "cutout"):
+            pixels = 0 if self.augmentation is None else getattr(self.augmentation, key)
+            if pixels >= side:
+                raise conflict(
+                    "augmentation",
+                    f"{key} {pixels:g} leaves nothing of an image whose shorter side has {side} pixels",
+                    f"use a smaller {key}",
+                )
         return self
 
 
@@ -358,8 +371,8 @@ class CsvData(TableFileSection):
     """Your own table, as comma-separated values with a header line."""
 
     dataset: Literal["csv"]
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    """What separates the columns: , ; or a tab ("\\t")."""
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    """What separates the columns: a comma, a semicolon, a tab (written `"\\t"`) or a bar."""
 
 
 class ParquetData(TableFileSection):

@@ -1,5 +1,6 @@
 """What a key of the config may hold, in words, read from the JSON Schema."""
 
+import json
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -98,7 +99,7 @@ class SchemaTree:
         if schema.get("type") == "object":
             return f"a mapping of keys ({listed(self.keys(schema), FEW)})"
         if "enum" in schema:
-            return f"one of {', '.join(map(str, schema['enum']))}"
+            return f"one of {', '.join(_shown(value) for value in schema['enum'])}"
         if "const" in schema:
             return str(schema["const"])
         match schema.get("type"):
@@ -121,7 +122,7 @@ class SchemaTree:
         suffix = f" (at most {high})" if too_long and not size else ""
         item = self.expected(schema["items"])
         if item in before:
-            return f"a list of {size}them{suffix}"
+            return f"a list of {size}{'of ' if size else ''}them{suffix}"
         plural = re.sub(r"^an? (\w+)", r"\1s", item)
         return f"a list of {size}{plural}{suffix}"
 
@@ -188,6 +189,12 @@ def _bounds(schema: Schema, node: Node | None) -> str:
         if bound is not None and (bound < CAP or number >= bound):
             words.append(f"{sign} {bound:,}" if isinstance(bound, int) else f"{sign} {bound:g}")
     return " " + " and ".join(words) if words else ""
+
+
+def _shown(value: object) -> str:
+    """A value as a person writes it: quoted where it would not be seen, or taken for something else."""
+    text = str(value)
+    return text if re.fullmatch(r"[\w.-]+", text) else json.dumps(text)
 
 
 def listed(words: list[str], limit: int) -> str:

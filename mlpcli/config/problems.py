@@ -229,7 +229,10 @@ class _Explainer:
             if union is not None:
                 schema = self.tree.variants(union)[str(parts.pop(0))]
                 continue
-            if len(choices) > 1:
+            mappings = [choice for choice in choices if parts[0] in choice.get("properties", ())]
+            if mappings:
+                choices = mappings
+            elif len(choices) > 1:
                 parts.pop(0)  # the branch of a union that is told apart by type, of which only lists have items
                 if not parts:
                     break
@@ -253,7 +256,7 @@ class _Explainer:
         return Finding(place(self.root, path), message, self.tree.hint(schema, node, dotted(shown)), shown)
 
     def missing_key(self, path: Path, mapping: Schema, key: str) -> Finding:
-        schema = mapping["properties"][key]
+        (schema,) = (each["properties"][key] for each in self.tree.mappings(mapping) if key in each["properties"])
         message = f"missing key {dotted((*path, key))}: expected {self.tree.expected(schema)}"
         hint = "for example data: {dataset: digits}" if (*path, key) == ("data",) else ""
         return Finding(place(self.root, (*path, key)), message, hint)
@@ -266,7 +269,7 @@ class _Explainer:
         path_of_tag = (*path, tag_key)
         node = self.node(path)
         if isinstance(node.value, dict) and tag_key not in node.value:
-            missing = self.missing_key(path, {"properties": {tag_key: tags}}, tag_key)
+            missing = self.missing_key(path, {"type": "object", "properties": {tag_key: tags}}, tag_key)
             yield path_of_tag, missing
         else:
             yield path_of_tag, self.wrong_value(path_of_tag, tags)

@@ -27,6 +27,9 @@ from mlpcli.data.dataset import (
 )
 from mlpcli.data.encoding import TableEncoding
 from mlpcli.data.features import Extraction
+from mlpcli.data.files import absolute
+from mlpcli.data.matching import as_trained
+from mlpcli.data.principal import fit_pca
 from mlpcli.data.splits import stratified_cut, stratified_limit
 from mlpcli.data.statistics import fit, fit_targets
 from mlpcli.errors import DataError
@@ -41,17 +44,23 @@ __all__ = [
     "Split",
     "TableEncoding",
     "TargetScale",
+    "as_trained",
     "load",
 ]
 
 
-def load(section: Data, seed: int) -> Dataset:
+def load(section: Data, seed: int, extraction: Extraction | None = None) -> Dataset:
     """Reads, cuts and describes the data set of `section`.
 
     The test split is cut first where the set has none of its own, then `data.limit` is applied, then the
     validation split is cut off the training data, again where the set has none of its own. Each draw has a
     generator of its own, derived from the stream 'split' of `seed`: changing `data.validation` leaves the test
     split alone.
+
+    Args:
+        section: what to read.
+        seed: of the splits.
+        extraction: a trained model's, of the same `data.features`; None to fit it to the training split.
 
     Raises:
         DataError: files are absent, unreadable or damaged, or a split would be empty.
@@ -67,29 +76,21 @@ def load(section: Data, seed: int) -> Dataset:
     if section.limit is not None:
         train = train.take(_limited(train.targets, "limit", section, seed, source))
         test = test.take(_limited(test.targets, "limit test", section, seed, source))
-    if validation is not None:
+    if section.validation == 0:
+        validation = None
+    elif validation is not None:
         _check(section, "validation", validation)
-    elif section.validation:
-        train, validation = _cut(train, "validation", section.validation, section, seed, source)
-    extraction = None
-    if isinstance(section, ImageSection) and not isinstance(section.features, NoFeatures):
-        extraction, (train, validation, test) = _extracted(section, train, validation, test)
-    preprocessing: Preprocessing | TableEncoding
-    input_shape: tuple[int, ...] = (train.features,)
-    features = train.features
-    if isinstance(section, TableFileSection):
-        preprocessing = TableEncoding.fit(train, source.columns, section.standardize, section.categorical)
-        features = preprocessing.features
-    elif isinstance(section, ImageSection) and extraction is None:
-        input_shape = section.input_shape
-        preprocessing = fit(train, input_shape, section.standardize)
-    elif isinstance(section, ImageSection):
-        # principal components share a scale, as pixels do: what tells them apart is how much they vary
-        shape = (1, 1, features) if isinstance(section.features, Pca) else (features,)
-        preprocessing = fit(train, shape, section.standardize)
-        input_shape = section.input_shape
     else:
-        preprocessing = fit(train, input_shape, section.standardize)
+        train, validation = _cut(train, "validation", section.validation, section, seed, source)
+    # before pca, whose features round by the number of threads
+    content = fingerprint((train, validation, test), _names(source) if section.facts is None else ())
+    if isinstance(section, ImageSection) and not isinstance(section.features, NoFeatures):
+        extraction = extraction or _extraction(section, train)
+        if extraction.projection is not None:
+            train, test = extraction.of(train), extraction.of(test)
+            validation = None if validation is None else extraction.of(validation)
+    preprocessing = _preprocessing(section, train, source)
+    features = preprocessing.features if isinstance(preprocessing, TableEncoding) else train.features
     return Dataset(
         train,
         validation,
@@ -100,15 +101,33 @@ def load(section: Data, seed: int) -> Dataset:
         description=Description(
             name=section.dataset,
             task=source.task,
-            input_shape=input_shape,
+            input_shape=section.input_shape if isinstance(section, ImageSection) else (train.features,),
             features=features,
             outputs=len(source.classes) or train.targets.shape[1],
             classes=source.classes,
             target_names=source.target_names,
             columns=source.columns,
-            fingerprint=fingerprint((train, validation, test)),
+            fingerprint=content,
         ),
     )
+
+
+def _names(source: Source) -> list[str]:
+    """What the numbers of data that a user brings stand for."""
+    columns = [name for column in source.columns for name in (column.name, *(column.categories or ()))]
+    return [*source.classes, *source.target_names, *columns]
+
+
+def _preprocessing(section: Data, train: Split, source: Source) -> Preprocessing | TableEncoding:
+    if isinstance(section, TableFileSection):
+        return TableEncoding.fit(train, source.columns, section.standardize, section.categorical)
+    shape: tuple[int, ...] = (train.features,)
+    if isinstance(section, ImageSection) and isinstance(section.features, NoFeatures):
+        shape = section.input_shape
+    elif isinstance(section, ImageSection) and isinstance(section.features, Pca):
+        # they share a scale, as pixels do: what tells them apart is how much they vary
+        shape = (1, 1, train.features)
+    return fit(train, shape, section.standardize)
 
 
 def _read(section: Data) -> Source:
@@ -132,9 +151,15 @@ def _read(section: Data) -> Source:
     if isinstance(section, ImageSection) and not isinstance(section.features, NoFeatures | Pca):
         from mlpcli.data import features
 
-        of = next((getattr(section, key) for key in ("path", "root") if hasattr(section, key)), "")
-        return features.extracted(source, section.features, section.input_shape, f"{section.dataset} {of}")
+        return features.extracted(source, section.features, section.input_shape, _named(section))
     return source
+
+
+def _named(section: ImageSection) -> str:
+    """Which images those are: the set, its part, and the folder that it is in."""
+    parts = [str(getattr(section, key)) for key in ("dataset", "split") if hasattr(section, key)]
+    parts += [str(absolute(getattr(section, key))) for key in ("path", "root") if hasattr(section, key)]
+    return " ".join(parts)
 
 
 def _streamed(section: Data, source: Source) -> tuple[Split, Split | None, Split | None]:
@@ -152,19 +177,13 @@ def _streamed(section: Data, source: Source) -> tuple[Split, Split | None, Split
     return train, validation, test
 
 
-def _extracted(
-    section: ImageSection, train: Split, validation: Split | None, test: Split
-) -> tuple[Extraction, tuple[Split, Split | None, Split]]:
-    """What makes features of pixels, and the splits with the features: of pca here, of others they have them."""
-    from mlpcli.data.principal import fit_pca
-
+def _extraction(section: ImageSection, train: Split) -> Extraction:
+    """What makes features of pixels, fitted to the training split."""
     assert not isinstance(section.features, NoFeatures)
-    if not isinstance(section.features, Pca):
-        return Extraction(section.features, section.input_shape), (train, validation, test)
-    projection = fit_pca(train, section.features.components, section.features.whiten)
-    extraction = Extraction(section.features, section.input_shape, projection)
-    of_validation = None if validation is None else extraction.of(validation)
-    return extraction, (extraction.of(train), of_validation, extraction.of(test))
+    projection = None
+    if isinstance(section.features, Pca):
+        projection = fit_pca(train, section.features.components, section.features.whiten)
+    return Extraction(section.features, section.input_shape, projection)
 
 
 def _check(section: Data, which: str, split: Split) -> None:

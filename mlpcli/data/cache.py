@@ -1,5 +1,6 @@
 """Parsed data sets as memory-mapped files, so that each is parsed once. Losing them costs time, nothing else."""
 
+import errno
 import json
 import logging
 import os
@@ -44,12 +45,12 @@ class Entry:
     Attributes:
         arrays: by name; memory-mapped, and writing to them changes no file.
         value: plain JSON.
-        kept: whether it is there for the next process too.
+        problem: why it is not there for the next process too; empty where it is.
     """
 
     arrays: dict[str, NDArray[Any]]
     value: Any
-    kept: bool = True
+    problem: str = ""
 
 
 def folder() -> Path | None:
@@ -88,13 +89,10 @@ def cached(name: str, read: Callable[[], Source], *, files: Sequence[Path] = (),
         version: of what else the result depends on.
     """
     try:
-        # Before they are read: what changes from now on is a change. The time of the last change of an inode is
-        # the one that nobody can set back.
-        stats = [os.stat(file) for file in files]
+        # Before they are read: what changes from now on is a change.
+        path, state = _of_files(name, files, version)
     except OSError:
         return read()  # which says what is wrong
-    path = _path(name, list(map(str, files)))
-    state = _state([version, [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]])
     entry = _load(path, state)
     if entry is None:
         source = read()
@@ -105,6 +103,23 @@ def cached(name: str, read: Callable[[], Source], *, files: Sequence[Path] = (),
             log.debug("%s is not cached: %s", name, error)
             return source
     return source_of(entry)
+
+
+def found(name: str, *, files: Sequence[Path]) -> Source | None:
+    """What `cached` has under that name; None where it would call `read`."""
+    try:
+        entry = _load(*_of_files(name, files, ""))
+    except OSError:
+        return None
+    return None if entry is None else source_of(entry)
+
+
+def _of_files(name: str, files: Sequence[Path], version: str) -> tuple[Path | None, dict[str, Any]]:
+    """The folder of an entry, and the state that it must have. Raises OSError where one of the files is absent."""
+    # The time of the last change of an inode is the one that nobody can set back.
+    stats = [os.stat(file) for file in files]
+    state = _state([version, [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats]])
+    return _path(name, list(map(str, files))), state
 
 
 def stored(name: str, identity: Any, state: Any, make: Callable[[Path], Any]) -> Entry:
@@ -132,9 +147,24 @@ def stored(name: str, identity: Any, state: Any, make: Callable[[Path], Any]) ->
     try:
         return _store(path, state, make)
     except OSError as error:
+        problem = error.strerror or str(error)
         log.debug("%s is not cached: %s", name, error)
     with TemporaryDirectory(prefix=WRITING) as temporary:  # what is mapped stays until it is let go
-        return _made(Path(temporary), state, make, kept=False)
+        return replace(_made(Path(temporary), state, make), problem=problem)
+
+
+def reserve(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array mapped from a new file, for a `make`. Raises OSError where there is no room for it."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    # Without this, a full disk would kill whoever writes to the mapped file.
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system may not know how
+                    raise
+    return array
 
 
 def save(new: Path, source: Source) -> dict[str, Any]:
@@ -222,11 +252,11 @@ def _store(path: Path | None, state: dict[str, Any], make: Callable[[Path], Any]
             new.rename(path)
         except OSError as error:  # perhaps another process was faster; what is mapped stays until it is let go
             log.debug("%s is not cached: %s", path.name, error)
-            return replace(entry, kept=(path / ABOUT).exists())
+            return entry if (path / ABOUT).exists() else replace(entry, problem=error.strerror or str(error))
     return entry
 
 
-def _made(new: Path, state: dict[str, Any], make: Callable[[Path], Any], *, kept: bool = True) -> Entry:
+def _made(new: Path, state: dict[str, Any], make: Callable[[Path], Any]) -> Entry:
     """The entry that `make` makes, with all its files, in the folder `new`."""
     value = make(new)
     arrays = {file.stem: np.load(file, mmap_mode="c") for file in sorted(new.glob("*.npy"))}
@@ -237,7 +267,7 @@ def _made(new: Path, state: dict[str, Any], make: Callable[[Path], Any], *, kept
     about = {"state": state, "arrays": {name: _facts(array) for name, array in arrays.items()}, "value": value}
     content = {"about": about, "crc32": zlib.crc32(json.dumps(about).encode())}
     (new / ABOUT).write_text(json.dumps(content), encoding="utf-8")
-    return Entry(arrays, value, kept)
+    return Entry(arrays, value)
 
 
 def _facts(array: NDArray[Any]) -> list[Any]:

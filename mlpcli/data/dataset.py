@@ -1,6 +1,6 @@
 """What a data set is once it is loaded: its splits, how they are scaled, and what describes them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -207,7 +207,8 @@ class Description:
         classes: the names of the classes, in the order of their indices; empty for regression.
         target_names: the names of the outputs in regression; empty for classification.
         columns: the input columns of a table; empty for images.
-        fingerprint: 32 hexadecimal digits that change with any byte of any split.
+        fingerprint: 32 hexadecimal digits that change with any byte of any split, and of data that a user brings
+            with the name of any class, column or category.
     """
 
     name: str
@@ -264,9 +265,9 @@ class Dataset:
         return Facts(about.task, about.input_shape, about.outputs, len(self.train), len(self.test))
 
 
-def fingerprint(splits: Iterable[Split | None]) -> str:
-    """The first 32 hexadecimal digits of a SHA-256 over type, shape and bytes of each split in turn."""
-    digest = sha256()
+def fingerprint(splits: Iterable[Split | None], names: Sequence[str] = ()) -> str:
+    """The first 32 hexadecimal digits of a SHA-256 over `names`, and type, shape and bytes of each split."""
+    digest = sha256("".join(f"{name}\0" for name in names).encode())
     for split in splits:
         if split is None:
             digest.update(b"none;")

@@ -88,7 +88,8 @@ class TableEncoding:
         placed = self._on[out.device]
         first = self.numbers + len(self.indicators)
         if self.numbers:
-            values = inputs if self.numbers == self.columns else inputs.index_select(1, placed.number_columns)
+            parts = [inputs[:, run] for run in placed.runs]  # half the time of selecting columns by index
+            values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             missing = values.isnan()
             if len(self.indicators):
                 out[:, self.numbers : first] = missing.index_select(1, placed.indicators)
@@ -160,6 +161,7 @@ class _Placed:
     """The tensors of an encoding on a device, and the tables of all its columns, one after the other.
 
     Attributes:
+        runs: adjacent columns of numbers.
         starts: int64 (c,); `code + starts` is where a column's tables have that code.
         codes: the prepared code.
         places: which of the one-hot features is set.
@@ -167,7 +169,12 @@ class _Placed:
     """
 
     def __init__(self, encoding: TableEncoding, device: torch.device) -> None:
-        self.number_columns = encoding.number_columns.to(device)
+        self.runs: list[slice] = []
+        for column in encoding.number_columns.tolist():
+            if self.runs and self.runs[-1].stop == column:
+                self.runs[-1] = slice(self.runs[-1].start, column + 1)
+            else:
+                self.runs.append(slice(column, column + 1))
         self.shift, self.scale, self.fill = (x.to(device) for x in (encoding.shift, encoding.scale, encoding.fill))
         self.indicators, self.code_columns = encoding.indicators.to(device), encoding.code_columns.to(device)
         self.starts = _starts(encoding.tables).to(device)

@@ -1,7 +1,6 @@
 """Extracted features of images: f(X) in the linear model ⟨θ, f(X)⟩. Each image of a source is seen once."""
 
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch import Tensor
 from mlpcli.config.data_schema import Daisy, Hog, Pca, Wavelet
 from mlpcli.data import cache
 from mlpcli.data.dataset import Source, Split, fingerprint
-from mlpcli.data.principal import Projection
+from mlpcli.data.principal import Projection, one_thread
 from mlpcli.data.workers import for_each
 from mlpcli.errors import DataError, StorageError
 
@@ -66,7 +65,8 @@ class Extraction:
 
     def of(self, split: Split) -> Split:
         """The features of the samples of `split`, in memory, in place of their pixels."""
-        return Split(torch.cat([self(pixels) for pixels, _ in split.chunks(TOGETHER)]), split.targets)
+        with one_thread():  # a run goes on with the same features wherever it is resumed
+            return Split(torch.cat([self(pixels) for pixels, _ in split.chunks(TOGETHER)]), split.targets)
 
     @property
     def features(self) -> int:
@@ -153,11 +153,7 @@ def _extract_into(
     path: Path, split: Split, function: Callable[[Array], Array], features: int, shape: Shape, name: str
 ) -> None:
     """Writes the features of all images of `split` as a float32 array."""
-    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(split), features))
-    with path.open("r+b") as file:
-        # A full disk is an error here, and would kill whoever writes to the map.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    rows = cache.reserve(path, np.float32, (len(split), features))
 
     def extract_piece(piece: int) -> None:
         part = torch.arange(piece * PIECE, min((piece + 1) * PIECE, len(split)))

@@ -1,6 +1,5 @@
 """Your own images: a folder for each class, decoded once, in parallel, into one array a split."""
 
-import errno
 import json
 import logging
 import os
@@ -112,10 +111,12 @@ def read(section: ImageFolderData) -> Source:
             f"({cache.folder()}) nor in {tempfile.gettempdir()}: {error.strerror or error}\n"
             "  Name a folder that has room: MLPCLI_CACHE=FOLDER"
         ) from error
-    if not entry.kept:
+    if entry.problem:
         log.warning(
-            "the decoded images could not be kept in the cache (%s): they are decoded again next time",
+            "the decoded images are not kept in the cache (%s: %s), so that they are decoded again next time\n"
+            "    name another folder for it: MLPCLI_CACHE=FOLDER",
             cache.folder(),
+            entry.problem,
         )
     bad = entry.value["bad"]
     if bad and section.on_bad_file == "error":
@@ -193,16 +194,14 @@ def _walk(folder: Path | str, above: tuple[tuple[int, int], ...]) -> Iterator[tu
         here = os.stat(folder)
     except OSError as error:
         raise unreadable(Path(folder), error) from error
-    if (here.st_dev, here.st_ino) in above:
-        raise DataError(f"data.path: {folder}: a link to a folder that it is in; remove it")
     above = *above, (here.st_dev, here.st_ino)
     for entry in _scan(folder):
-        if _is_folder(entry):
-            yield from _walk(entry.path, above)
-            continue
         try:
             # The time of the last change of an inode is the one that nobody can set back.
             stats = entry.stat()
+            if entry.is_dir() and (stats.st_dev, stats.st_ino) not in above:
+                yield from _walk(entry.path, above)
+                continue
             yield entry.path, f"{stats.st_size} {stats.st_mtime_ns} {stats.st_ctime_ns}"
         except OSError as error:  # a link to nowhere, for example
             yield entry.path, str(error.strerror)
@@ -279,7 +278,8 @@ def _decode(new: Path, listings: dict[str, Listing], section: ImageFolderData) -
     shape = section.input_shape
     features = int(np.prod(shape))
     arrays = {
-        name: _reserve(new / f"{name}-inputs.npy", len(each.files), features) for name, each in listings.items()
+        name: cache.reserve(new / f"{name}-inputs.npy", np.uint8, (len(each.files), features))
+        for name, each in listings.items()
     }
     pieces = [(name, at) for name, each in listings.items() for at in range(0, len(each.files), PIECE)]
 
@@ -320,29 +320,17 @@ def _decode(new: Path, listings: dict[str, Listing], section: ImageFolderData) -
 
 def _no_image(path: str) -> str | None:
     """Why there is no need to look into a file; None where there is."""
-    if _ending(path) not in ENDINGS:
-        return f"{path}: no image by its ending; expected {', '.join(ENDINGS)}"
     try:
         found = os.stat(path)
     except OSError as error:
         return f"{path}: cannot be read: {'a link to nowhere' if os.path.islink(path) else error.strerror}"
+    if stat.S_ISDIR(found.st_mode):
+        return f"{path}: a link to a folder that it is in"
     if not stat.S_ISREG(found.st_mode):
         return f"{path}: not a file"
+    if _ending(path) not in ENDINGS:
+        return f"{path}: no image by its ending; expected {', '.join(ENDINGS)}"
     return None if found.st_size else f"{path}: empty"
-
-
-def _reserve(path: Path, rows: int, features: int) -> NDArray[np.uint8]:
-    """An array mapped from a new file. Raises OSError where there is no room for it."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(rows, features))
-    # Without this, a full disk would kill whoever writes to the mapped file.
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system may not know how
-                    raise
-    return array
 
 
 def _leave_out(path: Path, array: NDArray[np.uint8], rows: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -131,17 +132,22 @@ def _of_products(train: Split, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigen(products: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors, the same for any number of threads.
+    """Eigenvalues and eigenvectors, on one thread: where another process has a core, several wait for each other,
+    and take ten times as long."""
+    with one_thread():
+        values, vectors = torch.linalg.eigh(products)
+    return values, vectors
 
-    On one: where another process has a core, several wait for each other, and take ten times as long.
-    """
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Arithmetic that rounds alike whatever the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        values, vectors = torch.linalg.eigh(products)
+        yield
     finally:
         torch.set_num_threads(threads)
-    return values, vectors
 
 
 def _columns(train: Split, mean: Tensor) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import torch
 
 from mlpcli.config.data_schema import CsvData, ParquetData
 from mlpcli.config.text import quoted
-from mlpcli.data.cache import cached
+from mlpcli.data.cache import cached, found
 from mlpcli.data.dataset import Source, Split
 from mlpcli.data.files import absolute
 from mlpcli.data.table_columns import (
@@ -47,17 +47,26 @@ def read(section: Section) -> Source:
         DataError: a file is absent, unreadable or malformed, or a column does not fit what `section` says.
     """
     paths = [section.path.train, *(path for path in (section.path.validation, section.path.test) if path)]
+    files = [absolute(path) for path in paths]
+    # A run's own config states the task that `auto` has found, and the file need not be read again for that.
+    auto = found(_entry(section.model_copy(update={"task": "auto"})), files=files)
+    if auto is not None and section.task in ("auto", auto.task):
+        source = auto
+    else:
+        source = cached(_entry(section), lambda: _read(section, paths), files=files)
+    what = f"{len(source.classes)} classes" if source.classes else "regression"
+    log.info("%s: predicting %s: %s", section.dataset, listed(section.targets), what)
+    return source
+
+
+def _entry(section: Section) -> str:
+    """The name of the cache's entry: all of the section that the source depends on."""
     settings = section.model_dump(mode="json", exclude={"limit", "test", "standardize", "categorical", "path"})
     # Which splits are cut off matters to a class with one row.
     settings["path"] = [section.path.validation is None, section.path.test is None]
     settings["validation"] = section.validation > 0
     digest = sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    source = cached(
-        f"{section.dataset}-{digest}", lambda: _read(section, paths), files=[absolute(path) for path in paths]
-    )
-    what = f"{len(source.classes)} classes" if source.classes else "regression"
-    log.info("%s: predicting %s: %s", section.dataset, listed(section.targets), what)
-    return source
+    return f"{section.dataset}-{digest}"
 
 
 def open_table(section: Section, path: str) -> TableFile:

@@ -117,7 +117,7 @@ def _counted(array: Any) -> list[tuple[str, int]]:
 
 def _mostly_numbers(array: Any) -> bool:
     good = sum(count for text, count in _counted(array) if is_number(text))
-    return good >= MOSTLY * (len(array) - array.null_count)
+    return bool(good >= MOSTLY * (len(array) - array.null_count))
 
 
 class Rows:
@@ -230,13 +230,13 @@ def check_texts(read: Read, files: Sequence[TableFile]) -> None:
     if read.insisted or read.is_boolean:
         return
     if read.share(DATE.fullmatch) >= MOSTLY:
-        file, wrong = _containing(read, files, lambda text: bool(DATE.fullmatch(text)))
+        file, wrong = _containing(read, files, DATE.fullmatch)
         raise _date_error(file, read.name, wrong, "text")
     share, different = read.share(is_number), sum(map(is_number, read.codes))
     check_share(read, share if share < 0.5 or different <= FEW else 1.0, files)
     for pattern, what in ((THOUSANDS, "separators of thousands"), (DECIMAL_COMMA, "a decimal comma")):
-        if read.share(lambda text, pattern=pattern: is_number(text) or pattern.fullmatch(text)) >= MOSTLY:
-            file, wrong = _containing(read, files, lambda text, pattern=pattern: bool(pattern.fullmatch(text)))
+        if share + read.share(pattern.fullmatch) >= MOSTLY:  # no text is both
+            file, wrong = _containing(read, files, pattern.fullmatch)
             raise file.error(
                 f"numbers with {what} are text here",
                 "write them as 1234.5",
@@ -272,12 +272,12 @@ def check_share(read: Read, share: float, files: Sequence[TableFile]) -> None:
 
 
 def _containing(
-    read: Read, files: Sequence[TableFile], wrong: Callable[[str], bool]
+    read: Read, files: Sequence[TableFile], wrong: Callable[[str], object]
 ) -> tuple[TableFile, Callable[[str], bool]]:
     """The first file with a value that is `wrong` and not missing, and a test for it."""
 
     def bad(text: str) -> bool:
-        return text not in files[0].missing and wrong(text)
+        return text not in files[0].missing and bool(wrong(text))
 
     for file in files:
         for (array,) in file.batches([read.name]):

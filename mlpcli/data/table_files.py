@@ -69,10 +69,6 @@ class CsvFile:
         self.shown, self.path = shown, absolute(shown)
         self.delimiter, self.missing = delimiter, list(missing)
         self.types: dict[str, Any] = {}
-        if not delimiter.isascii() or delimiter in '"\r\n':
-            raise DataError(
-                f"data.delimiter: {quoted(delimiter)} cannot separate columns; expected one like , or ;"
-            )
         unbalanced = check_bytes(shown, self.path)
         rows = records(self.path, delimiter)
         header = next(rows, None)
@@ -150,7 +146,7 @@ class CsvFile:
                 ),
             )
             for batch in _one_ahead(reader):
-                yield batch.columns
+                yield [self._trimmed(column) if is_text(column.type) else column for column in batch.columns]
         except pa.ArrowInvalid as error:
             if numbers and "conversion error to double" in str(error):
                 raise _TextAmongNumbers from error
@@ -158,6 +154,17 @@ class CsvFile:
             raise DataError(f"{self.shown}: cannot be read as CSV: {error}") from error
         except OSError as error:
             raise unreadable(self.path, error) from error
+
+    def _trimmed(self, texts: Any) -> Any:
+        """Texts without spaces around them, as the names in the header are, and None where one is missing then."""
+        import pyarrow as pa
+        from pyarrow import compute
+
+        trimmed = compute.utf8_trim(texts, " ")
+        if trimmed.equals(texts):
+            return texts
+        missing = compute.is_in(trimmed, pa.array(self.missing, pa.string()))
+        return compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
 
     def header_error(self, message: str, hint: str) -> DataError:
         """The error at the header."""

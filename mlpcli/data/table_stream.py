@@ -1,8 +1,10 @@
 """The rows of a table for a trained model: in order, some at a time, in memory that does not grow."""
 
+import csv
+import logging
 import math
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from mlpcli.config.text import quoted
 from mlpcli.data.dataset import Column
+from mlpcli.data.files import absolute
+from mlpcli.data.table_errors import DELIMITERS
 from mlpcli.data.table_files import (
     BOOLEANS,
     CsvFile,
@@ -28,6 +32,8 @@ from mlpcli.data.table_files import (
 from mlpcli.errors import DataError
 
 Rows = NDArray[np.int64]
+
+log = logging.getLogger("mlpcli")
 
 
 def stream(
@@ -65,7 +71,7 @@ def stream(
     if path.lower().endswith(".parquet"):
         file = ParquetFile(path, missing)
     else:
-        file = CsvFile(path, "\t" if path.lower().endswith(".tsv") else delimiter, missing)
+        file = CsvFile(path, _delimiter(path, columns, delimiter), missing)
     for column in columns:
         check_has(file, column.name, "which the model was trained on")
     waiting: list[tuple[Rows, Floats]] = []
@@ -86,12 +92,29 @@ def stream(
         yield torch.from_numpy(rows), torch.from_numpy(values)
 
 
+def _delimiter(path: str, columns: Sequence[Column], known: str) -> str:
+    """What separates the columns of a CSV file: the first that finds all `columns` in its header, else `known`."""
+    if path.lower().endswith(".tsv"):
+        return "\t"
+    try:
+        with absolute(path).open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline(2**20)
+    except (OSError, ValueError):  # reading the file says what is wrong
+        return known
+    for delimiter in (known, *DELIMITERS):
+        names = {name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])}
+        if names >= {column.name for column in columns}:
+            return delimiter
+    return known
+
+
 def _batches(
     file: TableFile, columns: Sequence[Column], skipped: list[str] | None
 ) -> Iterator[tuple[Rows, Floats]]:
     """The good rows of each batch, and their numbers."""
     ragged: deque[Skipped] = deque()
     last = 0
+    unseen: Counter[str] = Counter()
     names = [column.name for column in columns]
     numbers = [column.name for column in columns if column.categories is None]
     for batch in file.batches(names, numbers, None if skipped is None else ragged.append):
@@ -104,6 +127,8 @@ def _batches(
         bad = np.zeros(size, dtype=np.bool_)
         for index, (column, array) in enumerate(zip(columns, batch, strict=True)):
             values[:, index], wrong = _encoded(column, array)
+            if column.categories is not None:
+                unseen[column.name] += int((values[:, index] < 0).sum()) - array.null_count
             if wrong is None:
                 continue
             if skipped is None:
@@ -119,6 +144,14 @@ def _batches(
         yield (rows[~bad], values[~bad]) if bad.any() else (rows, values)
     if skipped is not None:
         _report(file, ragged, {}, sys.maxsize, skipped)
+    for name, count in unseen.items():
+        if count:
+            log.warning(
+                "%s: %s values in the column %s are categories that the model does not know; they count as missing",
+                file.shown,
+                f"{count:,}",
+                quoted(name),
+            )
 
 
 def _report(

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from multiprocessing.sharedctypes import Synchronized
 
-from mlpcli.errors import FailedError
+from mlpcli.errors import FailedError, MlpcliError
 
 PATIENCE = 1.0
 """Seconds after which a bar appears, on a terminal."""
@@ -90,4 +90,8 @@ def _take(pieces: int, work: Callable[[int], None], taken: "Synchronized[int]") 
             taken.value += 1
         if piece >= pieces:
             return
-        work(piece)
+        try:
+            work(piece)
+        except MlpcliError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(1)

@@ -7,7 +7,7 @@ RUN ?= runs/digits
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval test check format bench bench-scaling clean
+.PHONY: help setup demo train eval test check format bench bench-data bench-scaling clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ bench: $(VENV)/.bench ## Measure start-up, memory, evaluation, and training agai
 	$(BIN)/python bench/evaluation.py
 	$(BIN)/python bench/peers.py --json peers.json
 	$(BIN)/python bench/peers.py --optimizers adam --only mlpcli jax torch-eager products
+
+bench-data: $(VENV)/.bench ## Measure tables, augmentation, predictions, and the table starters against scikit-learn
+	$(BIN)/python bench/table.py
+	$(BIN)/python bench/augmentation.py
+	$(BIN)/python bench/predict.py
+	$(BIN)/python bench/table_accuracy.py table_classification 3
+	$(BIN)/python bench/table_accuracy.py table_regression 3
 
 bench-scaling: $(VENV)/.bench ## Measure how the time grows with samples, width and depth
 	$(BIN)/python bench/scaling.py --json scaling.json

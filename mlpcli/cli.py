@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mlpcli import __version__
+from mlpcli.autodiff.commands import app as autodiff
 from mlpcli.errors import ConfigError, GateMissed, Interrupted, MlpcliError, UsageError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.add_typer(autodiff)
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]

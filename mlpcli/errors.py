@@ -41,7 +41,7 @@ class UsageError(UserError):
 
 
 class ProgramError(UserError):
-    """A program for `autodiff` that cannot be read, or that has no value or no derivative where it is asked for."""
+    """A program for `autodiff` that cannot be read, or that has no value or derivative where one is asked for."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,24 @@ ARROWS: dict[str, set[str]] = {
     "pictures": {"runs"},
     "looking": {"checking", "config", "data", "errors", "network", "pictures"},
     "starter_tables": set(),
+    "autodiff": {
+        "config",
+        "console",
+        "data",
+        "embedding",
+        "errors",
+        "explicit",
+        "looking",
+        "model",
+        "network",
+        "objective",
+        "runs",
+        "seeds",
+        "starters",
+        "tables",
+    },
     "cli": {
+        "autodiff",
         "checking",
         "config",
         "console",
@@ -130,6 +147,7 @@ ARROWS: dict[str, set[str]] = {
 
 THIRD_PARTY: dict[str, set[str]] = {
     "augmentation": {"torch"},
+    "autodiff": {"PIL", "mpmath", "numpy", "sympy", "torch", "typer"},
     "autograd": {"torch"},
     "batches": {"torch"},
     "checkpoints": {"torch"},
@@ -246,6 +264,8 @@ REFUSED = [
 WITHOUT_TORCH = [
     *REFUSED,
     ["--help"],
+    ["autodiff", "--help"],
+    *(["autodiff", command, "--help"] for command in ("graph", "model", "check", "error", "cost")),
     ["--version"],
     *(
         [command, "--help"]

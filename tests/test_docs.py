@@ -215,12 +215,10 @@ def test_an_exported_table_answers_as_predict_does() -> None:
 def options() -> dict[str, set[str]]:
     """The options of each command."""
     group: Any = get_command(app)
+    inner = {f"autodiff {name}": command for name, command in group.commands["autodiff"].commands.items()}
     return {
-        "": {option for parameter in group.params for option in parameter.opts} | {"--help", "-h"},
-        **{
-            name: {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
-            for name, command in group.commands.items()
-        },
+        name: {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+        for name, command in {"": group, **group.commands, **inner}.items()
     }
 
 
@@ -228,6 +226,8 @@ def unknown(line: str) -> list[str]:
     """The command or the options in `mlpcli …` that do not exist."""
     words = [word for word in shlex.split(line)[1:] if word != "…"]
     command = words.pop(0) if words and not words[0].startswith("-") else ""
+    if command == "autodiff" and words and not words[0].startswith("-"):
+        command += f" {words.pop(0)}"
     if command not in options():
         return [command]
     return [word for word in words if word.startswith("-") and word.partition("=")[0] not in options()[command]]

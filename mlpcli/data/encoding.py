@@ -1,6 +1,7 @@
 """From the rows of a table as they are stored to what a model sees, by the training split alone."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -88,15 +89,16 @@ class TableEncoding:
         placed = self._on[out.device]
         first = self.numbers + len(self.indicators)
         if self.numbers:
-            parts = [inputs[:, run] for run in placed.runs]  # half the time of selecting columns by index
-            values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-            missing = values.isnan()
+            values = _columns_of(inputs, placed.number_runs)
             if len(self.indicators):
-                out[:, self.numbers : first] = missing.index_select(1, placed.indicators)
-            scaled = (values - placed.shift).mul_(placed.scale)
-            out[:, : self.numbers] = torch.where(missing, placed.fill, scaled, out=scaled)
+                out[:, self.numbers : first] = values.index_select(1, placed.indicators).isnan()
+            scaled = torch.mul(values - placed.shift, placed.scale, out=out[:, : self.numbers])
+            if placed.fills:
+                torch.where(scaled.isnan(), placed.fill.to(out.dtype), scaled, out=scaled)
+            else:
+                scaled.nan_to_num_(0.0, math.inf, -math.inf)
         if self.tables:
-            codes = inputs.index_select(1, placed.code_columns).long().add_(placed.starts)
+            codes = _columns_of(inputs, placed.code_runs).long().add_(placed.starts)
             if self.categorical == "embedding":
                 out[:, first:] = placed.codes[codes]
             else:
@@ -161,7 +163,8 @@ class _Placed:
     """The tensors of an encoding on a device, and the tables of all its columns, one after the other.
 
     Attributes:
-        runs: adjacent columns of numbers.
+        number_runs, code_runs: adjacent columns of numbers, and of codes.
+        fills: whether a missing number becomes anything but 0.
         starts: int64 (c,); `code + starts` is where a column's tables have that code.
         codes: the prepared code.
         places: which of the one-hot features is set.
@@ -169,14 +172,10 @@ class _Placed:
     """
 
     def __init__(self, encoding: TableEncoding, device: torch.device) -> None:
-        self.runs: list[slice] = []
-        for column in encoding.number_columns.tolist():
-            if self.runs and self.runs[-1].stop == column:
-                self.runs[-1] = slice(self.runs[-1].start, column + 1)
-            else:
-                self.runs.append(slice(column, column + 1))
+        self.fills = bool(encoding.fill.any())
+        self.number_runs, self.code_runs = _runs(encoding.number_columns), _runs(encoding.code_columns)
         self.shift, self.scale, self.fill = (x.to(device) for x in (encoding.shift, encoding.scale, encoding.fill))
-        self.indicators, self.code_columns = encoding.indicators.to(device), encoding.code_columns.to(device)
+        self.indicators = encoding.indicators.to(device)
         self.starts = _starts(encoding.tables).to(device)
         widths = [0, *itertools.accumulate(int(table.max()) for table in encoding.tables)]
         if encoding.tables:
@@ -185,6 +184,21 @@ class _Placed:
             ]
             self.codes, self.places = torch.cat(encoding.tables).to(device), torch.cat(places).to(device)
             self.ones = {dtype: (self.codes > 0).to(dtype) for dtype in (torch.float32, torch.float64)}
+
+
+def _runs(columns: Tensor) -> list[slice]:
+    """Ascending columns as slices of adjacent ones."""
+    runs: list[slice] = []
+    for column in columns.tolist():
+        first = runs.pop().start if runs and runs[-1].stop == column else column
+        runs.append(slice(first, column + 1))
+    return runs
+
+
+def _columns_of(inputs: Tensor, runs: Sequence[slice]) -> Tensor:
+    """The columns of some runs: half the time of selecting them by index."""
+    parts = [inputs[:, run] for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _starts(tables: Sequence[Tensor]) -> Tensor:

@@ -147,7 +147,8 @@ def _batches(
     for name, count in unseen.items():
         if count:
             log.warning(
-                "%s: %s values in the column %s are categories that the model does not know; they count as missing",
+                "%s: %s values in the column %s are categories that the model does not know; they count as "
+                "missing",
                 file.shown,
                 f"{count:,}",
                 quoted(name),

@@ -1,0 +1,1 @@
+"""Computation graphs, and the ways to differentiate what they compute."""

@@ -16,6 +16,20 @@ import typer
 from mlpcli import __version__
 from mlpcli.autodiff.commands import app as autodiff
 from mlpcli.errors import ConfigError, GateMissed, Interrupted, MlpcliError, UsageError
+from mlpcli.options import (
+    CheckpointOption,
+    ConfigArgument,
+    DeviceOption,
+    Json,
+    Overrides,
+    PlaceOverrides,
+    Quiet,
+    TargetArgument,
+    Verbose,
+    check_folder,
+    one_of,
+    print_json,
+)
 
 app = typer.Typer(
     name="mlpcli",
@@ -26,40 +40,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(autodiff)
-
-Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More details on stderr.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]",
-        help="Set a key of the config: optimizer.lr=0.05 'model.width=[512,256]'; '~scheduler' removes one.",
-        show_default=False,
-    ),
-]
-ConfigArgument = Annotated[
-    str,
-    typer.Argument(metavar="CONFIG", help="Path of a config, or the name of a starter (mlpcli init --list)."),
-]
-
-TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="A run directory or a checkpoint file.")]
-CheckpointOption = Annotated[str, typer.Option(metavar="best|last", help="Which checkpoint of a run.")]
-PlaceOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE ...]",
-        help="Where the data or the device is now: data.root=DIR data.path=DIR training.device=cpu",
-        show_default=False,
-    ),
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; else as in the training.")
-]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 @app.command()
@@ -117,9 +97,9 @@ def train(
     except KeyboardInterrupt:
         raise Interrupted("interrupted before the training began", 130) from None
     with closing(training.run):
-        summary = _fit(training, quiet)
+        summary = console.fit(training, quiet)
     if as_json:
-        _print_json({"run": str(training.run.path), **summary})
+        print_json({"run": str(training.run.path), **summary})
         return
     typer.echo(training.run.path)
     best = summary["best"]
@@ -130,78 +110,11 @@ def train(
     )
 
 
-def _fit(training: Any, quiet: bool) -> dict[str, Any]:
-    """Train to the end, or to the first signal, and show it; what summary.json holds."""
-    from mlpcli import console
-
-    console.log_to(training.run.path / "train.log")
-    console.log.info("%s", _opening(training))
-    display = console.Display(training.trainer, quiet)
-    try:
-        with console.Signals() as signals:
-            for record in training.fit():
-                if record is None:
-                    display.step()
-                else:
-                    display.epoch(record)
-                if signals.received is not None:
-                    training.pause()
-                    raise _interrupted(training, signals.received)
-        display.close()
-        summary: dict[str, Any] = training.finish()
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; the last checkpoint is {training.run.last}\n"
-            f"    continue with: mlpcli train --resume {training.run.path}",
-            130,
-        ) from None
-    except MlpcliError as error:
-        console.log.error("%s", error, extra={"file_only": True})
-        raise
-    finally:
-        display.close()
-    return summary
-
-
 def _load(config: str, overrides: Sequence[str] | None) -> Any:
     from mlpcli import starters
     from mlpcli.config import load_config
 
     return load_config(starters.find(config), overrides or ())
-
-
-def _opening(training: Any) -> str:
-    dataset, trainer, network = training.dataset, training.trainer, training.network
-    parameters = sum(p.numel() for p in network.model.parameters())
-    splits = [f"{len(dataset.train):,} train"]
-    if dataset.validation is not None:
-        splits.append(f"{len(dataset.validation):,} validation")
-    splits.append(f"{len(dataset.test):,} test")
-    at = f", continuing at epoch {trainer.epoch + 1}, step {trainer.step}" if trainer.step else ""
-    return (
-        f"{training.run.path}: {dataset.description.name} ({', '.join(splits)}), {parameters:,} parameters, "
-        f"{_arithmetic(training)}{at}"
-    )
-
-
-def _arithmetic(training: Any) -> str:
-    """Device, threads and engine, and why it is not the explicit one."""
-    from mlpcli.config.rules import engine, not_explicit
-
-    settings = training.config.training
-    device = str(training.network.device)
-    threads = f", {settings.threads} thread{'s' if settings.threads > 1 else ''}" if device == "cpu" else ""
-    because = not_explicit(training.config)
-    return f"{device}{threads}, {engine(training.config)} engine{f' ({because})' if because else ''}"
-
-
-def _interrupted(training: Any, number: int) -> Interrupted:
-    trainer = training.trainer
-    return Interrupted(
-        f"interrupted in epoch {trainer.epoch + 1} after step {trainer.step}; saved {training.run.last}\n"
-        f"    continue with: mlpcli train --resume {training.run.path}",
-        exit_code=128 + number,
-    )
 
 
 @app.command(name="eval")
@@ -228,8 +141,8 @@ def evaluate(
     """
     from mlpcli import tables
 
-    _one_of("--checkpoint", checkpoint, ("best", "last"))
-    _one_of("--split", split, ("train", "validation", "test"))
+    one_of("--checkpoint", checkpoint, ("best", "last"))
+    one_of("--split", split, ("train", "validation", "test"))
     gates = [(*_gate("--fail-under", text), True) for text in fail_under or ()]
     gates += [(*_gate("--fail-over", text), False) for text in fail_over or ()]
 
@@ -240,11 +153,11 @@ def evaluate(
     result = experiment.evaluate_target(target, which=checkpoint, split=split, overrides=overrides or ())
     metrics = result["metrics"] | result.get("scores", {})
     for name, _, _ in gates:
-        _one_of("a gate's metric", name, tuple(metrics))
+        one_of("a gate's metric", name, tuple(metrics))
     if as_json:
         # JSON has no infinity: what is not finite is null
         finite = {name: value if math.isfinite(value) else None for name, value in result["metrics"].items()}
-        _print_json(result | {"metrics": finite})
+        print_json(result | {"metrics": finite})
     else:
         typer.echo(tables.evaluation(result))
     missed = [
@@ -254,15 +167,6 @@ def evaluate(
     ]
     if missed:
         raise GateMissed("\n".join(missed))
-
-
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        import difflib
-
-        close = difflib.get_close_matches(value, allowed, n=1)
-        hint = f"\n    did you mean {close[0]}?" if close else ""
-        raise UsageError(f"{what}: {value!r} is not one of {', '.join(allowed)}{hint}")
 
 
 def _gate(option: str, text: str) -> tuple[str, float]:
@@ -306,8 +210,8 @@ def predict(
     The inputs are brought into the form of the training data as the training did it. Inputs of any size take
     bounded memory, unless --json prints their predictions.
     """
-    _one_of("--checkpoint", checkpoint, ("best", "last"))
-    _one_of("--on-bad-file", on_bad_file, ("error", "skip"))
+    one_of("--checkpoint", checkpoint, ("best", "last"))
+    one_of("--on-bad-file", on_bad_file, ("error", "skip"))
 
     from mlpcli import console, predicting, prediction_files
     from mlpcli.network import open_target
@@ -315,7 +219,7 @@ def predict(
 
     if output is not None:
         prediction_files.check_ending(output)
-        _check_folder(output)
+        check_folder(output)
     console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
     flush_denormals()
@@ -326,12 +230,12 @@ def predict(
         if output is not None:
             count = prediction_files.write_file(found, output)
             if as_json:
-                _print_json({"output": str(output), "count": count})
+                print_json({"output": str(output), "count": count})
             else:
                 typer.echo(output)
                 console.log.info("%s predictions", f"{count:,}")
         elif as_json:
-            _print_json({"predictions": [row for batch in found for row in prediction_files.plain(batch)]})
+            print_json({"predictions": [row for batch in found for row in prediction_files.plain(batch)]})
         else:
             for text in prediction_files.as_csv(found):
                 sys.stdout.write(text)
@@ -356,26 +260,19 @@ def export(
 
     onnx runs in ONNX Runtime, pt2 in PyTorch (torch.export); safetensors holds the weights alone.
     """
-    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    one_of("--checkpoint", checkpoint, ("best", "last"))
 
     from mlpcli import console, exporting
 
     console.clean_up_on_signals()
     console.set_up_logging(quiet, verbose)
-    _check_folder(output)
+    check_folder(output)
     with console.interrupted("nothing was written"):
         result = exporting.export(target, output, format, which=checkpoint, overrides=overrides or ())
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         typer.echo(output)
-
-
-def _check_folder(output: Path) -> None:
-    if not os.path.isdir(output.parent):
-        raise UsageError(
-            f"-o {output}: there is no folder {output.parent}\n    make it first: mkdir -p {output.parent}"
-        )
 
 
 def _on_device(device: str | None) -> list[str]:
@@ -413,7 +310,7 @@ def check(
         console.set_up_logging(quiet, verbose)
         if output is not None:
             looking.check_drawn(settings, output)  # before the data is read, which may take a while
-            _check_folder(output)
+            check_folder(output)
         with console.interrupted("nothing was written"):
             settings, dataset = looking.load(settings)
             report = looking.describe(settings, dataset)
@@ -422,7 +319,7 @@ def check(
     else:
         report = checking.describe(settings, checking.known_shape(settings))
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         typer.echo(tables.check(settings, report))
 
@@ -445,7 +342,7 @@ def init(
     if show:
         listed = {name: starters.summary(name) for name in starters.names()}
         if as_json:
-            _print_json(listed)
+            print_json(listed)
             return
         width = max(map(len, listed))
         for name, summary in listed.items():
@@ -476,7 +373,7 @@ def init(
         write_whole(file, f"# yaml-language-server: $schema={schema.name}\n{text}".encode())
     if as_json:
         written = {"config": str(file), "schema": str(schema)}
-        _print_json(written if table is None else written | {"table": str(table)})
+        print_json(written if table is None else written | {"table": str(table)})
     else:
         typer.echo(file)
         if not quiet:
@@ -497,7 +394,7 @@ def schema(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
     """Print the JSON Schema of the config, for editors and other programs."""
     from mlpcli.config import config_schema
 
-    _print_json(config_schema())
+    print_json(config_schema())
 
 
 @app.command()
@@ -513,7 +410,7 @@ def runs(
 
     found = list_runs(directory)
     if as_json:
-        _print_json({"runs": found})
+        print_json({"runs": found})
     else:
         typer.echo(tables.runs(found))
 
@@ -525,7 +422,7 @@ def info(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) 
 
     facts = checking.machine()
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
         typer.echo(tables.facts(facts))
 

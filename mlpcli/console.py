@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from mlpcli.errors import Interrupted, StorageError
+from mlpcli.config.rules import engine, not_explicit
+from mlpcli.errors import Interrupted, MlpcliError, StorageError
 from mlpcli.training import Record, Trainer
 
 log = logging.getLogger("mlpcli")
@@ -193,4 +194,67 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
         f"{name} {value:.4f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{name} {value:.3g}"
         for name, value in metrics.items()
         if name in ("loss", "accuracy", "rmse", "r2")
+    )
+
+
+def fit(training: Any, quiet: bool) -> dict[str, Any]:
+    """Train to the end, or to the first signal, and show it; what summary.json holds."""
+    log_to(training.run.path / "train.log")
+    log.info("%s", _opening(training))
+    display = Display(training.trainer, quiet)
+    try:
+        with Signals() as signals:
+            for record in training.fit():
+                if record is None:
+                    display.step()
+                else:
+                    display.epoch(record)
+                if signals.received is not None:
+                    training.pause()
+                    raise _interrupted(training, signals.received)
+        display.close()
+        summary: dict[str, Any] = training.finish()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; the last checkpoint is {training.run.last}\n"
+            f"    continue with: mlpcli train --resume {training.run.path}",
+            130,
+        ) from None
+    except MlpcliError as error:
+        log.error("%s", error, extra={"file_only": True})
+        raise
+    finally:
+        display.close()
+    return summary
+
+
+def _opening(training: Any) -> str:
+    dataset, trainer, network = training.dataset, training.trainer, training.network
+    parameters = sum(p.numel() for p in network.model.parameters())
+    splits = [f"{len(dataset.train):,} train"]
+    if dataset.validation is not None:
+        splits.append(f"{len(dataset.validation):,} validation")
+    splits.append(f"{len(dataset.test):,} test")
+    at = f", continuing at epoch {trainer.epoch + 1}, step {trainer.step}" if trainer.step else ""
+    return (
+        f"{training.run.path}: {dataset.description.name} ({', '.join(splits)}), {parameters:,} parameters, "
+        f"{_arithmetic(training)}{at}"
+    )
+
+
+def _arithmetic(training: Any) -> str:
+    """Device, threads and engine, and why it is not the explicit one."""
+    settings = training.config.training
+    device = str(training.network.device)
+    threads = f", {settings.threads} thread{'s' if settings.threads > 1 else ''}" if device == "cpu" else ""
+    because = not_explicit(training.config)
+    return f"{device}{threads}, {engine(training.config)} engine{f' ({because})' if because else ''}"
+
+
+def _interrupted(training: Any, number: int) -> Interrupted:
+    trainer = training.trainer
+    return Interrupted(
+        f"interrupted in epoch {trainer.epoch + 1} after step {trainer.step}; saved {training.run.last}\n"
+        f"    continue with: mlpcli train --resume {training.run.path}",
+        exit_code=128 + number,
     )

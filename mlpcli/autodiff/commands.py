@@ -1,14 +1,14 @@
 """The commands of `mlpcli autodiff`. torch and sympy are imported only inside a command that needs them."""
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mlpcli.errors import FailedError, UsageError
+from mlpcli.options import CheckpointOption, Json, Quiet, Verbose, one_of, print_json
 
 app = typer.Typer(
     name="autodiff",
@@ -16,9 +16,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More details on stderr.")]
 ProgramArgument = Annotated[
     str,
     typer.Argument(
@@ -54,7 +51,6 @@ PlotOption = Annotated[
 ]
 MOST_BY = 8
 """Inputs by which `error` differentiates unasked."""
-CheckpointOption = Annotated[str, typer.Option(metavar="best|last", help="Which checkpoint of a run.")]
 
 
 @app.command()
@@ -87,7 +83,7 @@ def graph(
     if output is not None:
         drawing.draw(done, output)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         typer.echo(graph_text.graph(report))
 
@@ -114,7 +110,7 @@ def model(
     """
     from mlpcli.autodiff import network_text
 
-    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    one_of("--checkpoint", checkpoint, ("best", "last"))
     if output is not None:
         from mlpcli.autodiff import formats
 
@@ -132,7 +128,7 @@ def model(
     if output is not None:
         formats.draw_diagram(network_graph.diagram(found, it.of), output)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         typer.echo(network_text.model(report))
 
@@ -159,7 +155,7 @@ def check(
     """
     from mlpcli.autodiff import network_text
 
-    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    one_of("--checkpoint", checkpoint, ("best", "last"))
 
     from mlpcli import console
     from mlpcli.autodiff import gradient_check
@@ -171,7 +167,7 @@ def check(
     found = gradient_check.check(it.model, it.loss, it.inputs, it.targets, limit=limit, seed=it.seed)
     report = {"of": it.of, "notes": it.notes, **found.to_plain()}
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         typer.echo(network_text.check(report))
     if found.wrong:
@@ -207,7 +203,7 @@ def error(
     """
     from mlpcli.autodiff import plots, programs
 
-    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    one_of("--checkpoint", checkpoint, ("best", "last"))
     if output is not None:
         plots.check_ending(output)
     network = not at and by is None and _is_network(program)
@@ -238,7 +234,7 @@ def error(
     if output is not None:
         plots.draw(error_text.panels(studies), of, output, columns=len(error_study.KINDS))
     if as_json:
-        _print_json({"of": of, "notes": notes, "studies": [error_text.plain(study) for study in studies]})
+        print_json({"of": of, "notes": notes, "studies": [error_text.plain(study) for study in studies]})
     else:
         typer.echo(error_text.text(of, notes, studies))
 
@@ -286,7 +282,7 @@ def cost(
             raise UsageError(f"-o {output} draws the sweeps, and --jacobian has none")
         orders = cost_text.chain_report(sizes.chain_sizes(jacobian))
         if as_json:
-            _print_json(orders)
+            print_json(orders)
         else:
             typer.echo(cost_text.chain_text(orders))
         return
@@ -305,7 +301,7 @@ def cost(
     if output is not None:
         plots.draw(cost_text.panels(reports), "Time of a value and of its gradient, MLPs to one output", output)
     if as_json:
-        _print_json({"sweeps": reports})
+        print_json({"sweeps": reports})
     else:
         typer.echo(cost_text.sweeps_text(reports))
 
@@ -327,17 +323,8 @@ def _inputs(names: Iterable[str], by: str | None) -> list[str]:
     if not found:
         raise UsageError("the program has no input that its value depends on, so it has no derivative")
     if by is not None:
-        _one_of("--by", by, found)
+        one_of("--by", by, found)
         return [by]
     if len(found) > MOST_BY:
         raise UsageError(f"the program has {len(found):,} inputs\n    choose one with --by {found[0]}")
     return found
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{what}: {value!r} is not one of {', '.join(allowed)}")

@@ -155,6 +155,7 @@ class Graph:
         symbol = OPERATIONS[node.operation].symbol
         if symbol.isalpha():
             return f"{symbol}({', '.join(names)})"
+        names = [f"({name})" if name.startswith("-") else name for name in names]
         return f" {symbol} ".join(names) if len(names) == 2 else f"{symbol}{names[0]}"
 
     def _check_defined(self, i: int, derivatives: tuple[float, ...], y: Sequence[float]) -> None:

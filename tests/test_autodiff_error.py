@@ -126,6 +126,13 @@ def test_errors_of_the_complex_step_end_at_the_last_digit() -> None:
     assert len(np.unique(small)) > 1 or small[0] % 2.0**-52 != 0
 
 
+def test_the_complex_step_is_best_below_a_truncation_that_ends_late() -> None:
+    """At 0.001 the truncation of log, 2e9 h²/6, reaches the last digit of f′ = 1000 at h = 2e-11 only."""
+    found = curves("log(x)", {"x": 1e-3})["float64", "complex"].measured
+    assert found.step is not None and 1e-12 < found.step < 1e-10
+    assert found.error is not None and found.error < 4 * 2.0**-53 * 1000
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([1, 2, 4]),
@@ -336,6 +343,17 @@ def test_the_picture_as_svg() -> None:
     assert "prefers-color-scheme: dark" in Path("a.svg").read_text()
 
 
+def test_a_legend_wider_than_a_panel_goes_on_below() -> None:
+    names = [f"a curve with a long name, {index}" for index in range(5)]
+    curves = tuple(Curve(name, (1.0, 10.0), (1.0, 10.0), index) for index, name in enumerate(names))
+    plots.draw([Panel("title", "x", "y", curves)], "heading", Path("a.svg"))
+    root = ElementTree.parse("a.svg").getroot()
+    texts = {each.text: each for each in root.iter("{http://www.w3.org/2000/svg}text")}
+    for name in names:
+        assert float(texts[name].attrib["x"]) + 6 * len(name) <= float(root.attrib["width"])
+        assert float(texts[name].attrib["y"]) < float(root.attrib["height"])
+
+
 def test_the_picture_as_png() -> None:
     succeeds("autodiff", "error", "sin(x)", "--at", "x=1", "-o", "a.png")
     assert struct.unpack(">II", Path("a.png").read_bytes()[16:24]) == (1920, 856)
@@ -376,3 +394,9 @@ def test_other_endings_are_refused() -> None:
 def test_an_undefined_program_is_told_before_anything_is_computed() -> None:
     with pytest.raises(ProgramError):
         of_program(parse("log(x)", "p"), {"x": -1.0}, "x")
+
+
+def test_a_misspelt_starter_is_no_program() -> None:
+    done = mlpcli("autodiff", "error", "iriss")
+    assert (done.code, done.out) == (2, "") and "did you mean iris?" in done.err
+    assert succeeds("autodiff", "error", "iriss", "--at", "iriss=1", "--json").json["studies"]

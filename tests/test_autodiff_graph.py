@@ -52,6 +52,18 @@ def gradient(text: str, **at: float) -> dict[str, float]:
     return methods.backward(graph, graph.local_derivatives(graph.forward(at)))
 
 
+def test_a_negative_constant_is_in_brackets_where_a_sign_or_a_power_would_change_it() -> None:
+    assert listed(parse("-2 * x - (-3) + (-2) ** x", "program")) == [
+        "-2",
+        "z1 = -2 * x",
+        "-3",
+        "z2 = z1 - (-3)",
+        "-2",
+        "z3 = (-2) ** x",
+        "out = z2 + z3",
+    ]
+
+
 # --- operations ---------------------------------------------------------------------------------------------
 
 TORCH: dict[str, Callable[..., torch.Tensor]] = {
@@ -168,7 +180,7 @@ NO_VALUE = [
     (
         "x**-1",
         0.0,
-        "x ** -1, where x = 0, has no value: it needs a positive base, or 0 and an exponent of at least 0, "
+        "x ** (-1), where x = 0, has no value: it needs a positive base, or 0 and an exponent of at least 0, "
         "or a negative one and a whole exponent",
     ),
     ("exp(x)", 710.0, "exp(x), where x = 710, is too large for a float64"),

@@ -1,7 +1,8 @@
 """The commands of `mlpcli autodiff`. torch and sympy are imported only inside a command that needs them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -213,6 +214,7 @@ def error(
                 f"{overrides[0]!r} has no place here, because {program[:40]!r} is a program\n"
                 f"    inputs get their values with --at {overrides[0]}"
             )
+        _check_starter(program, at)
         graph, values = programs.load(program, at or ())
         names = _inputs(graph.inputs, by)
 
@@ -299,7 +301,7 @@ def cost(
     console.set_up_logging(quiet, verbose)
     reports = [cost_text.sweep_report(sweep) for sweep in sweeps]
     if output is not None:
-        plots.draw(cost_text.panels(reports), "Time of a value and of its gradient, MLPs to one output", output)
+        plots.draw(cost_text.panels(reports), "Time of a value and of its gradient, of MLPs", output)
     if as_json:
         print_json({"sweeps": reports})
     else:
@@ -315,6 +317,15 @@ def _is_network(target: str) -> bool:
         or os.path.isdir(target)
         or Path(target).suffix.lower() in (".yaml", ".yml", ".pt")
     )
+
+
+def _check_starter(program: str, at: Sequence[str] | None) -> None:
+    """Raises UsageError where a starter seems to be misspelt: a program that is one name would be of no use."""
+    from mlpcli import starters
+
+    close = get_close_matches(program, starters.names(), n=1)
+    if close and not at and program.isidentifier():
+        raise UsageError(f"there is no starter config {program!r}\n    did you mean {close[0]}?")
 
 
 def _inputs(names: Iterable[str], by: str | None) -> list[str]:

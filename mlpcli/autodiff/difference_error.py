@@ -26,6 +26,8 @@ MOST = 7
 """The highest derivative that theory looks at: where f‴ is 0, say, the next term of the series leads."""
 FIRST, LAST = -1, -16
 """Decimal logarithms of the largest and of the smallest step."""
+FLOOR_DECADES = 4
+"""Decades of the smallest steps, in which the error of a complex step is that of the last digit alone."""
 BINS_PER_DECADE = 4
 LONGEST_FIT = 5
 """Bins of a truncation side that are fitted, from its lower end, where the leading term dominates most."""
@@ -227,7 +229,7 @@ def measured(h: "Array", error: "Array", scale: float, unit: float, noisy: bool)
         lowest = int(np.where(tops > 0, tops, np.inf).argmin())
         round_off, floors = _round_off(middles, tops, lowest, scale)
     else:
-        floor = max(tops[middles < 10 ** ((FIRST + LAST) / 2)].max(initial=0), unit * scale)
+        floor = max(tops[middles < 10.0 ** (LAST + FLOOR_DECADES)].max(initial=0), unit * scale)
         lowest = int(np.argmax(tops <= 2 * floor))
         floors = np.full(len(tops), floor)
     side: list[int] = []

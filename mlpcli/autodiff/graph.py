@@ -147,7 +147,7 @@ class Graph:
         return f"{node.name} = {self.formula(i)}" + (f", where {where}," if where else "")
 
     def formula(self, i: int) -> str:
-        """Node i as an operation of its parents' names: `log(z2)`, `x * y`."""
+        """Node i as an operation of its parents' names: `log(z2)`, `x * y`, `(-2) ** x`."""
         node = self.nodes[i]
         names = [self.nodes[p].name for p in node.parents]
         if node.operation not in OPERATIONS:
@@ -155,8 +155,11 @@ class Graph:
         symbol = OPERATIONS[node.operation].symbol
         if symbol.isalpha():
             return f"{symbol}({', '.join(names)})"
-        names = [f"({name})" if name.startswith("-") else name for name in names]
-        return f" {symbol} ".join(names) if len(names) == 2 else f"{symbol}{names[0]}"
+        bracketed = [f"({name})" if name.startswith("-") else name for name in names]
+        if len(names) == 1:
+            return f"{symbol}{bracketed[0]}"
+        left = bracketed[0] if node.operation == "pow" else names[0]
+        return f"{left} {symbol} {bracketed[1]}"
 
     def _check_defined(self, i: int, derivatives: tuple[float, ...], y: Sequence[float]) -> None:
         for p, derivative in zip(self.nodes[i].parents, derivatives, strict=True):

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -32,7 +32,7 @@ WIDTH, HEIGHT = 400.0, 270.0
 """Of the plane of a panel, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 18.0, 44.0, 46.0
 """Around that plane."""
-HEADING, LEGEND = 34.0, 34.0
+HEADING, LEGEND, LEGEND_ROW = 34.0, 34.0, 20.0
 SIZES = {"heading": 15.0, "title": 13.0, "small": 11.5}
 """Of the letters."""
 SCALE, FINER = 2, 2
@@ -132,7 +132,9 @@ def draw(panels: Sequence[Panel], heading: str, file: Path, columns: int = MOST_
         StorageError: it could not be written.
     """
     across, down = min(len(panels), columns), math.ceil(len(panels) / columns)
-    size = (across * (LEFT + WIDTH + RIGHT), HEADING + down * (TOP + HEIGHT + BOTTOM) + LEGEND)
+    width = across * (LEFT + WIDTH + RIGHT)
+    more_rows = max((y for _, y in _in_rows(_named(panels), width)), default=0.0)
+    size = (width, HEADING + down * (TOP + HEIGHT + BOTTOM) + LEGEND + more_rows)
     shapes = list(_page(panels, _cut(heading, size[0]), columns))
     write_whole(file, svg(shapes, size, heading).encode() if file.suffix.lower() == ".svg" else png(shapes, size))
 
@@ -153,14 +155,32 @@ def _page(panels: Sequence[Panel], heading: str, columns: int) -> Iterator[Shape
         yield from _panel(
             panel, column * (LEFT + WIDTH + RIGHT) + LEFT, HEADING + row * (TOP + HEIGHT + BOTTOM) + TOP
         )
-    x, y = LEFT, HEADING + math.ceil(len(panels) / columns) * (TOP + HEIGHT + BOTTOM) + 16
-    named = {curve.name: curve for panel in panels for curve in panel.curves if curve.name}
-    for name, curve in named.items():
+    named, width = _named(panels), min(len(panels), columns) * (LEFT + WIDTH + RIGHT)
+    below = HEADING + math.ceil(len(panels) / columns) * (TOP + HEIGHT + BOTTOM) + 16
+    for (name, curve), (x, down) in zip(named.items(), _in_rows(named, width), strict=True):
+        y = below + down
         yield Line(curve.kind, ((x, y - 4), (x + 26, y - 4)), curve.colour)
         if curve.kind == "dots":
             yield Dot(x + 13, y - 4, curve.colour)
         yield Words("small", x + 33, y, name)
-        x += 33 + 6.2 * len(name) + 22
+
+
+def _named(panels: Sequence[Panel]) -> dict[str, Curve]:
+    """A curve of each name in the legend."""
+    return {curve.name: curve for panel in panels for curve in panel.curves if curve.name}
+
+
+def _in_rows(names: Iterable[str], width: float) -> list[Point]:
+    """Where each name of the legend begins, from the left and below its first row, in rows that fit."""
+    places: list[Point] = []
+    x, y = LEFT, 0.0
+    for name in names:
+        end = x + 33 + 6.2 * len(name)
+        if end > width and x > LEFT:
+            x, y, end = LEFT, y + LEGEND_ROW, LEFT + end - x
+        places.append((x, y))
+        x = end + 22
+    return places
 
 
 def _panel(panel: Panel, left: float, top: float) -> Iterator[Shape]:

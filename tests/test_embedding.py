@@ -68,7 +68,9 @@ def modules(draw):
     numbers, others = draw(st.integers(0, 4)), draw(st.integers(0, 2))
     categories = tuple(draw(st.lists(st.integers(0, 5), min_size=0 if numbers + others else 1, max_size=3)))
     values = st.floats(-8, 8, width=32)
-    edges = [sorted(draw(st.lists(values, min_size=1, max_size=5, unique=True))) for _ in range(numbers)]
+    drawn = [sorted(draw(st.lists(values, min_size=1, max_size=5, unique=True))) for _ in range(numbers)]
+    # of edges that are closer, no number would be so many widths away that float32 can hold it
+    edges = [[x for x, before in zip(each, [-9.0, *each], strict=False) if x - before > 1e-30] for each in drawn]
     tensors = [torch.tensor(each, dtype=torch.float64) for each in edges]
     periodic = numeric == "periodic"
     front = Front(

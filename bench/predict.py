@@ -141,12 +141,12 @@ def end_to_end(run: Path, rows: int, rounds: int) -> None:
         spent[-1]["answer"] += time.perf_counter() - started
         return answers
 
-    Predictor.__call__ = answering  # type: ignore[method-assign]
+    Predictor.__call__ = answering  # type: ignore[method-assign]  # to time it
     totals = []
     for _ in range(rounds):
         spent.append({"read and answer": 0.0, "answer": 0.0})
         started = time.perf_counter()
-        chunks: Iterator[Chunk] = timed(  # type: ignore[assignment]
+        chunks: Iterator[Chunk] = timed(  # type: ignore[assignment]  # it passes chunks on
             predict(network, config, ["rows.csv"], skip=False), "read and answer"
         )
         write_file(batches(chunks, network.description, 1), Path("answers.csv"))

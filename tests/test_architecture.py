@@ -20,6 +20,7 @@ ROOT = Path(mlpcli.__file__).parent
 ARROWS: dict[str, set[str]] = {
     # what stands on nothing, or only on what cannot be carried out
     "errors": set(),
+    "arithmetic": set(),
     "seeds": set(),
     "layers": set(),
     "progress": set(),
@@ -44,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "evaluation": {"batches", "embedding", "model", "objective"},
     "scores": set(),
     # what turns a config into those
-    "data": {"config", "errors", "seeds"},
+    "data": {"arithmetic", "config", "errors", "seeds"},
     "network": {
         "augmentation",
         "batches",
@@ -107,6 +108,7 @@ ARROWS: dict[str, set[str]] = {
     "looking": {"checking", "config", "data", "errors", "network", "pictures"},
     "starter_tables": set(),
     "autodiff": {
+        "arithmetic",
         "config",
         "console",
         "data",
@@ -149,6 +151,7 @@ ARROWS: dict[str, set[str]] = {
 """For each module or package: the others of mlpcli that it imports, anywhere in its files."""
 
 THIRD_PARTY: dict[str, set[str]] = {
+    "arithmetic": {"torch"},
     "augmentation": {"torch"},
     "autodiff": {"PIL", "mpmath", "numpy", "sympy", "torch", "typer"},
     "autograd": {"torch"},

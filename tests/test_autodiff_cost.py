@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlpcli.autodiff import chain, cost, timing
+from mlpcli.arithmetic import one_thread
+from mlpcli.autodiff import chain, cost
 from mlpcli.autodiff.cost import METHODS, SWEEPS, THEORY, Perceptron, Shape, Sweep
 
 shapes = st.builds(Shape, inputs=st.integers(1, 6), width=st.integers(1, 7), depth=st.integers(1, 5))
@@ -287,7 +288,7 @@ def test_too_large_products_are_not_timed() -> None:
 
 def test_threads_are_as_before() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KeyError), timing.one_thread():
+    with pytest.raises(KeyError), one_thread():
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == before

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from mlpcli.autodiff.timing import least_seconds, one_thread
+from mlpcli.arithmetic import one_thread
+from mlpcli.autodiff.timing import least_seconds
 
 MOST_TIMED = 10**10
 MOST_NUMBERS = 2 * 10**8

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mlpcli.autodiff.timing import least_seconds, one_thread
+from mlpcli.arithmetic import one_thread
+from mlpcli.autodiff.timing import least_seconds
 from mlpcli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlpcli.arithmetic import one_thread
 from mlpcli.autodiff.difference_error import DIFFERENCES, MOST, ErrorCurve, error_curve
 from mlpcli.autodiff.graph import Graph, kinks
 from mlpcli.autodiff.numeric_graph import along, nearest, taylor
-from mlpcli.autodiff.timing import one_thread
 from mlpcli.errors import ProgramError
 
 if TYPE_CHECKING:

@@ -255,7 +255,7 @@ class _Reader:
         if type(constant.value) not in (int, float):
             self._refuse(constant, constant)
         try:
-            value = sign * float(constant.value)  # type: ignore[arg-type]
+            value = sign * float(constant.value)  # type: ignore[arg-type]  # checked above
         except OverflowError:
             value = math.inf
         if math.isinf(value):
@@ -395,8 +395,8 @@ class _Reader:
             before = self.text.content[start : start + column].encode()[:column]
             return start + len(before.decode(errors="ignore"))
 
-        start = offset(place.lineno, place.col_offset)  # type: ignore[attr-defined]
-        end = offset(place.end_lineno, place.end_col_offset)  # type: ignore[attr-defined]
+        start = offset(place.lineno, place.col_offset)  # type: ignore[attr-defined]  # all that come have places
+        end = offset(place.end_lineno, place.end_col_offset)  # type: ignore[attr-defined]  # likewise
         return Span(self.text, start, max(end, start + 1))
 
 

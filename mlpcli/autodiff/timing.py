@@ -1,24 +1,10 @@
-"""Times that can be compared: one thread, and the least of several calls."""
+"""Times that can be compared: the least of several calls."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 BUDGET = 0.06
 """Seconds after which no third call, or later one, begins."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch computes on one thread, so that times follow the operations, and not how many cores are free."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def least_seconds(call: Callable[[], object]) -> float:

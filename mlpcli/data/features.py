@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlpcli.arithmetic import one_thread
 from mlpcli.config.data_schema import Daisy, Hog, Pca, Wavelet
 from mlpcli.data import cache
 from mlpcli.data.dataset import Source, Split, fingerprint
-from mlpcli.data.principal import Projection, one_thread
+from mlpcli.data.principal import Projection
 from mlpcli.data.workers import for_each
 from mlpcli.errors import DataError, StorageError
 

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlpcli.arithmetic import one_thread
 from mlpcli.data import cache
 from mlpcli.data.dataset import Split, fingerprint
 from mlpcli.data.statistics import moments
@@ -137,17 +137,6 @@ def _eigen(products: Tensor) -> tuple[Tensor, Tensor]:
     with one_thread():
         values, vectors = torch.linalg.eigh(products)
     return values, vectors
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Arithmetic that rounds alike whatever the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _columns(train: Split, mean: Tensor) -> Iterator[Tensor]:

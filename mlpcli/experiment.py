@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mlpcli.objective import less_is_better
 from mlpcli.optim import lr_factor, make_optimizer
 from mlpcli.predictor import Predictor
 from mlpcli.progress import Plateau, Progress
-from mlpcli.runs import SUMMARY, Run, read_json
+from mlpcli.runs import SUMMARY, Run, kept_epochs, read_json
 from mlpcli.scores import scores
 from mlpcli.seeds import stream_seed
 from mlpcli.threads import fastest_threads, flush_denormals
@@ -149,6 +149,11 @@ class Experiment:
     run: Run
     started: float
 
+    @cached_property
+    def kept_epochs(self) -> Sequence[int]:
+        """The epochs whose checkpoints stay."""
+        return kept_epochs(self.config.training.keep_checkpoints, self.config.training.epochs)
+
     def fit(self) -> Iterator[Record | None]:
         """Train to the end; metrics and checkpoints are on the disk before each record is yielded.
 
@@ -187,7 +192,7 @@ class Experiment:
         self.save()
 
     def save(self, is_best: bool = False) -> None:
-        """Write last.pt, and best.pt just before it where this is the best epoch."""
+        """Write last.pt, and just before it best.pt and the epoch's own file where there are to be such."""
         state = {
             "mlpcli": __version__,
             "config": to_plain(self.config),
@@ -203,8 +208,11 @@ class Experiment:
             },
             **self.trainer.state_dict(),
         }
-        # best first: a run killed between the two repeats the epoch, and writes the same best.pt again
-        checkpoints.save(state, *([self.run.best] if is_best else []), self.run.last)
+        paths = [self.run.best] if is_best else []
+        if self.trainer.step_in_epoch == 0 and self.trainer.epoch in self.kept_epochs:
+            paths.append(self.run.kept(self.trainer.epoch))
+        # last.pt at the end: a run killed before that repeats the epoch, and writes the same files again
+        checkpoints.save(state, *paths, self.run.last)
         log.debug("saved step %d%s", self.trainer.step, ", the best epoch so far" if is_best else "")
 
     def finish(self) -> dict[str, Any]:

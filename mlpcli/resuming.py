@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "training.engine",
     "training.threads",
     "training.checkpoint_seconds",
+    "training.keep_checkpoints",
     "data.root",
     "data.download",
     "data.path",

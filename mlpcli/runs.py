@@ -4,13 +4,14 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from mlpcli.errors import RunError, StorageError
 
@@ -152,6 +153,10 @@ class Run:
         """The checkpoint of the best epoch."""
         return self.path / BEST
 
+    def kept(self, epoch: int) -> Path:
+        """The checkpoint of an epoch that stays."""
+        return (self.path / LAST).with_name(f"epoch-{epoch:04}.pt")
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add an epoch to metrics.jsonl, on the disk when this returns."""
         path = self.path / METRICS
@@ -267,6 +272,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 break
             lines.append(record)
     return lines
+
+
+def kept_epochs(keep: int | Literal["all"], epochs: int) -> Sequence[int]:
+    """The epochs of a training whose checkpoints stay, ascending.
+
+    They are spread evenly over 0 (the initial weights) to `epochs`, both among them; 1 is the last one alone.
+    """
+    if keep == "all" or keep > epochs:
+        return range(epochs + 1)
+    if keep == 1:
+        return [epochs]
+    return [index * epochs // (keep - 1) for index in range(keep)]
+
+
+def kept_checkpoints(path: Path) -> list[tuple[int, Path]]:
+    """The epochs whose checkpoints stayed in a run so far, ascending, each with its file."""
+    files = (path / LAST).parent.glob("epoch-*.pt")
+    found = [(re.fullmatch(r"epoch-([0-9]{4,})\.pt", file.name), file) for file in files]
+    return sorted((int(match[1]), file) for match, file in found if match)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ CONFIG = [
     "model={depth: 3, width: 8, dropout: 0.2, normalization: batch}",
     "optimizer={name: adamw, lr: 0.01}",
     "scheduler={name: one_cycle}",
-    "training={epochs: 60, batch_size: 16, checkpoint_seconds: 0.003, device: cpu}",
+    "training={epochs: 60, batch_size: 16, checkpoint_seconds: 0.003, keep_checkpoints: 9, device: cpu}",
 ]
 
 

@@ -34,7 +34,9 @@ def without_times(run: Path) -> list[dict]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    for name in ("checkpoints/last.pt", "checkpoints/best.pt", "config.yaml"):
+    names = [sorted(file.name for file in (run / "checkpoints").iterdir()) for run in (one, other)]
+    assert names[0] == names[1]
+    for name in ("config.yaml", *(f"checkpoints/{name}" for name in names[0])):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert without_times(one) == without_times(other)
     summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]

@@ -438,6 +438,10 @@ class Training(Section):
     """Stop when the monitored metric no longer improves."""
     checkpoint_seconds: Positive = 60.0
     """Also save a checkpoint inside an epoch, this often."""
+    keep_checkpoints: Literal["all"] | Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Of how many epochs the checkpoints stay in the run: spread evenly from epoch 0 (the initial weights) to the
+    last one, both among them; 1 is the last one alone, `all` is every epoch. Each takes as much disk space as
+    last.pt."""
 
 
 class Config(Section):

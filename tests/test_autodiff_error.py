@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlpcli.autodiff import plots
+from mlpcli import plots
 from mlpcli.autodiff.difference_error import DIFFERENCES, MOST, ErrorCurve, measured, steps
 from mlpcli.autodiff.error_study import of_network, of_program
 from mlpcli.autodiff.numeric_graph import along, taylor
 from mlpcli.autodiff.parsing import parse
-from mlpcli.autodiff.plots import Curve, Panel
-from mlpcli.errors import ProgramError, UsageError
+from mlpcli.errors import ProgramError
 from mlpcli.objective import Loss
 
 PROGRAMS = [
@@ -343,17 +342,6 @@ def test_the_picture_as_svg() -> None:
     assert "prefers-color-scheme: dark" in Path("a.svg").read_text()
 
 
-def test_a_legend_wider_than_a_panel_goes_on_below() -> None:
-    names = [f"a curve with a long name, {index}" for index in range(5)]
-    curves = tuple(Curve(name, (1.0, 10.0), (1.0, 10.0), index) for index, name in enumerate(names))
-    plots.draw([Panel("title", "x", "y", curves)], "heading", Path("a.svg"))
-    root = ElementTree.parse("a.svg").getroot()
-    texts = {each.text: each for each in root.iter("{http://www.w3.org/2000/svg}text")}
-    for name in names:
-        assert float(texts[name].attrib["x"]) + 6 * len(name) <= float(root.attrib["width"])
-        assert float(texts[name].attrib["y"]) < float(root.attrib["height"])
-
-
 def test_the_picture_as_png() -> None:
     succeeds("autodiff", "error", "sin(x)", "--at", "x=1", "-o", "a.png")
     assert struct.unpack(">II", Path("a.png").read_bytes()[16:24]) == (1920, 856)
@@ -362,33 +350,6 @@ def test_the_picture_as_png() -> None:
     for light, _ in plots.COLOURS:
         r, g, b = (int(part, 16) for part in re.findall("..", light[1:]))
         assert any(abs(r - c[0]) + abs(g - c[1]) + abs(b - c[2]) < 40 for c in colours), light
-
-
-def test_points_without_a_logarithm_are_left_out() -> None:
-    curve = Curve("c", [1, 10, 100, 1000], [0.0, -1.0, math.nan, 5.0], 0)
-    assert curve.points == [(1000, 5.0)]
-    plots.draw(
-        [Panel("t", "x", "y", (curve,)), Panel("none", "x", "y", (Curve("", [1], [0.0], 0),))], "h", Path("a.svg")
-    )
-    assert "nothing here is above 0" in Path("a.svg").read_text()
-
-
-@given(st.floats(1e-20, 1e20), st.floats(1.0, 1e30))
-def test_axes_have_some_ticks(low: float, ratio: float) -> None:
-    ticks = plots._ticks(*plots._range([low, low * ratio]))
-    assert 1 <= len(ticks) <= plots.MOST_TICKS
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1e-8, "1e-8"), (0.01, "0.01"), (2000, "2,000"), (5e-4, "5e-4"), (1e5, "1e5")]
-)
-def test_ticks_are_short(value: float, text: str) -> None:
-    assert plots.number(value) == text
-
-
-def test_other_endings_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"\.svg or \.png"):
-        plots.check_ending(Path("a.gif"))
 
 
 def test_an_undefined_program_is_told_before_anything_is_computed() -> None:

@@ -202,7 +202,8 @@ def error(
     For a program, its derivative by each input; for a network, that of its objective along a random direction of
     the parameters.
     """
-    from mlpcli.autodiff import plots, programs
+    from mlpcli import plots
+    from mlpcli.autodiff import programs
 
     one_of("--checkpoint", checkpoint, ("best", "last"))
     if output is not None:
@@ -272,8 +273,9 @@ def cost(
     """
     from dataclasses import replace
 
+    from mlpcli import plots
     from mlpcli.autodiff import cost as costs
-    from mlpcli.autodiff import cost_text, plots, sizes
+    from mlpcli.autodiff import cost_text, sizes
 
     asked = {"width": width, "depth": depth, "inputs": inputs}
     given = {name: sizes.sweep_values(name, text) for name, text in asked.items() if text is not None}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlpcli.autodiff import chain, cost
-from mlpcli.autodiff.plots import Curve, Panel
+from mlpcli.plots import Curve, Panel
 from mlpcli.tables import columns, si
 
 LETTERS = {"width": "w", "depth": "L", "inputs": "d"}

@@ -7,7 +7,7 @@ from typing import Any
 from mlpcli.autodiff.diagram import finite
 from mlpcli.autodiff.difference_error import ErrorCurve, Sides
 from mlpcli.autodiff.error_study import KINDS, Study
-from mlpcli.autodiff.plots import Curve, Panel
+from mlpcli.plots import Curve, Panel
 from mlpcli.tables import columns
 
 PRIMES = ("f", "f′", "f″", "f‴", "f⁗", "f⁽⁵⁾")

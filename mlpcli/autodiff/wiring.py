@@ -1,26 +1,16 @@
 """From a run, a checkpoint or a config to its objective: a network in float64 and a batch of training samples."""
 
 import copy
-import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mlpcli import data, looking, starters
-from mlpcli.config import load_config
 from mlpcli.errors import UsageError
-from mlpcli.network import network_for, open_target
 from mlpcli.objective import Loss
 from mlpcli.seeds import stream_seed
-
-log = logging.getLogger("mlpcli")
-
-ARCHIVE = b"PK"
-"""How every checkpoint begins: it is a ZIP file."""
+from mlpcli.targets import open_any
 
 
 @dataclass(frozen=True)
@@ -67,19 +57,9 @@ def open_objective(
     """
     # thousands of small products: threads would wait for each other
     overrides = ["training.device=cpu", "training.threads=1", *overrides]
-    if is_trained(target):
-        config, network, path = open_target(Path(target), which, overrides)
-        dataset = data.load(config.data, config.seed, network.extraction)
-        if dataset.description.fingerprint != network.description.fingerprint:
-            log.warning("the data is not what %s was trained on (another fingerprint)", path)
-        train = data.as_trained(dataset.train, dataset.description, network.description)
-        of = str(path)
-    else:
-        config, dataset = looking.load(load_config(starters.find(target), overrides))
-        network = network_for(config, dataset)
-        train = dataset.train
-        of = f"{config.name} at its initial weights"
-    seed = stream_seed(config.seed, "autodiff")
+    opened = open_any(target, overrides, which=which)
+    train, network, of = opened.split("train"), opened.network, opened.of
+    seed = stream_seed(opened.config.seed, "autodiff")
     if sample is None:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(train), generator=generator)[:samples].sort().values
@@ -94,16 +74,6 @@ def open_objective(
     network = replace(network, model=deterministic(network.model, statistics), precision="float64")
     inputs, targets = next(network.batches(train.take(chosen), len(chosen)).epoch(0))
     return Objective(of, network.model, network.loss, inputs, targets, seed, notes)
-
-
-def is_trained(target: str) -> bool:
-    """Whether that is a run directory or a checkpoint, and not a config."""
-    if os.path.isdir(target):
-        return target not in starters.names()
-    if not os.path.isfile(target):
-        return target.endswith(".pt")
-    with open(target, "rb") as file:
-        return target.endswith(".pt") or file.read(len(ARCHIVE)) == ARCHIVE
 
 
 def deterministic(model: nn.Sequential, batch_statistics: bool = True) -> nn.Sequential:

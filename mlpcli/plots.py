@@ -1,9 +1,11 @@
-"""Curves on logarithmic axes, as an SVG that follows the reader's light or dark theme, or as a PNG."""
+"""Curves on logarithmic or linear axes, as an SVG that follows the reader's light or dark theme, or as a PNG."""
 
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from html import escape
 from pathlib import Path
 from typing import Literal
@@ -37,18 +39,28 @@ SIZES = {"heading": 15.0, "title": 13.0, "small": 11.5}
 """Of the letters."""
 SCALE, FINER = 2, 2
 """A PNG has SCALE pixels for one, and is drawn FINER times as large and then reduced, which smooths its lines."""
-MOST_TICKS = 9
+MOST_TICKS, MOST_WIDE_TICKS = 9, 7
+"""Of an axis, and of a linear x axis, whose numbers are longer."""
 MOST_COLUMNS = 3
+ROOM = 0.03
+"""Of an axis, beyond each end of the points."""
 NARROWEST = 0.6
-"""Decades of an axis."""
+"""Decades of a logarithmic axis."""
+NARROWEST_SHARE = 1e-3
+"""Length of a linear axis, as a share of its largest number: a shorter one would need longer numbers."""
+NEAR_ZERO = 0.2
+"""A linear axis begins at 0 where the smallest point is at most that share of the largest."""
+TINY, HUGE = 1e-300, 1e300
+"""What is shorter is no length of a linear axis, and what is larger has no place on one: float64 ends there."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif'
 
 Point = tuple[float, float]
+Scale = Literal["log", "linear"]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points to be joined; those that are not positive and finite are left out.
+    """Points to be joined; those that have no place on the axes of the panel are left out.
 
     Attributes:
         name: in the legend, once for all panels; none if empty.
@@ -63,21 +75,29 @@ class Curve:
     colour: int
     kind: Literal["line", "dots", "dashes"] = "line"
 
-    @property
-    def points(self) -> list[Point]:
-        """Those that have a place on logarithmic axes."""
-        pairs = zip(self.x, self.y, strict=True)
-        return [(x, y) for x, y in pairs if 0 < x < math.inf and 0 < y < math.inf]
-
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes; the label of y stands above it."""
+    """One pair of axes; the label of y stands above it.
+
+    A logarithmic axis has a place for the positive and finite, a linear one for all that is finite.
+    """
 
     title: str
     x_label: str
     y_label: str
     curves: tuple[Curve, ...]
+    x_scale: Scale = "log"
+    y_scale: Scale = "log"
+
+    def points(self, curve: Curve) -> list[Point]:
+        """Those of a curve that have a place on the axes."""
+        pairs = zip(curve.x, curve.y, strict=True)
+        return [(x, y) for x, y in pairs if _has_place(x, self.x_scale) and _has_place(y, self.y_scale)]
+
+
+def _has_place(value: float, scale: Scale) -> bool:
+    return 0 < value < math.inf if scale == "log" else -HUGE < value < HUGE
 
 
 @dataclass(frozen=True)
@@ -187,28 +207,30 @@ def _panel(panel: Panel, left: float, top: float) -> Iterator[Shape]:
     yield Words("title", left, top - 24, panel.title)
     yield Words("small", left - LEFT + 20, top - 8, panel.y_label)
     yield Words("small", left + WIDTH / 2, top + HEIGHT + 36, panel.x_label, "middle")
-    solid = [point for curve in panel.curves if curve.kind != "dashes" for point in curve.points]
+    solid = [point for curve in panel.curves if curve.kind != "dashes" for point in panel.points(curve)]
     if not solid:
-        yield Words("small", left + WIDTH / 2, top + HEIGHT / 2, "nothing here is above 0", "middle")
+        yield Words("small", left + WIDTH / 2, top + HEIGHT / 2, _nothing(panel), "middle")
         return
-    (x_low, x_high), (y_low, y_high) = (_range([point[axis] for point in solid]) for axis in (0, 1))
+    x_axis = _Axis(panel.x_scale, [x for x, _ in solid], MOST_WIDE_TICKS)
+    y_axis = _Axis(panel.y_scale, [y for _, y in solid], MOST_TICKS)
 
-    def place(x: float, y: float) -> Point:
-        across = (math.log10(x) - x_low) / (x_high - x_low)
-        up = (math.log10(y) - y_low) / (y_high - y_low)
-        return left + across * WIDTH, top + (1 - up) * HEIGHT
+    def across(x: float) -> float:
+        return left + x_axis.share(x) * WIDTH
 
-    for tick in _ticks(x_low, x_high):
-        x = place(tick, 1)[0]
+    def down(y: float) -> float:
+        return top + (1 - y_axis.share(y)) * HEIGHT
+
+    for tick, text in x_axis.ticks():
+        x = across(tick)
         yield Line("grid", ((x, top), (x, top + HEIGHT)))
-        yield Words("small", x, top + HEIGHT + 17, number(tick), "middle")
-    for tick in _ticks(y_low, y_high):
-        y = place(1, tick)[1]
+        yield Words("small", x, top + HEIGHT + 17, text, "middle")
+    for tick, text in y_axis.ticks():
+        y = down(tick)
         yield Line("grid", ((left, y), (left + WIDTH, y)))
-        yield Words("small", left - 7, y + 4, number(tick), "end")
+        yield Words("small", left - 7, y + 4, text, "end")
     yield Line("axis", ((left, top), (left, top + HEIGHT), (left + WIDTH, top + HEIGHT)))
     for curve in panel.curves:
-        places = [place(*point) for point in curve.points]
+        places = [(across(x), down(y)) for x, y in panel.points(curve)]
         places = [
             (x, y) for x, y in places if top - 1 <= y <= top + HEIGHT + 1 and left - 1 <= x <= left + WIDTH + 1
         ]
@@ -218,15 +240,68 @@ def _panel(panel: Panel, left: float, top: float) -> Iterator[Shape]:
             yield from (Dot(x, y, curve.colour) for x, y in places)
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis, as decimal logarithms, with a little room, and enough for a tick."""
+def _nothing(panel: Panel) -> str:
+    """Why an empty panel is empty."""
+    match panel.x_scale, panel.y_scale:
+        case "log", "log":
+            return "nothing here is above 0"
+        case "linear", "linear":
+            return "nothing here is finite"
+        case x_scale, _:
+            return f"nothing here is finite with its {'x' if x_scale == 'log' else 'y'} above 0"
+
+
+# --- axes ---------------------------------------------------------------------------------------------------
+
+
+class _Axis:
+    """From numbers to shares of its length, and what stands beside it.
+
+    Args:
+        scale: what equal lengths mean.
+        values: that it has to hold, at least one.
+        most: ticks of a linear one.
+    """
+
+    def __init__(self, scale: Scale, values: Sequence[float], most: int) -> None:
+        self.scale = scale
+        self.low, self.high = _log_range(values) if scale == "log" else _linear_range(values)
+        self.whole = all(value == round(value) for value in values)
+        self.most = most
+
+    def share(self, value: float) -> float:
+        """How far along the axis: 0 where it begins, 1 where it ends."""
+        position = math.log10(value) if self.scale == "log" else value
+        return (position - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Values and their texts."""
+        if self.scale == "log":
+            return [(tick, number(tick)) for tick in _log_ticks(self.low, self.high)]
+        ticks = linear_ticks(self.low, self.high, self.most, whole=self.whole)
+        return [(tick, linear_number(tick)) for tick in ticks]
+
+
+def _log_range(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of a logarithmic axis, as decimal logarithms, with a little room, and enough for a tick."""
     low, high = math.log10(min(values)), math.log10(max(values))
-    room = max(0.03 * (high - low), (NARROWEST - (high - low)) / 2)
+    room = max(ROOM * (high - low), (NARROWEST - (high - low)) / 2)
     return low - room, high + room
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, or 1, 2 and 5 times them where those are few."""
+def _linear_range(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of a linear axis: 0 below what is near it, else with a little room, and enough for a tick."""
+    low, high = min(values), max(values)
+    if 0 <= low <= NEAR_ZERO * high and high > TINY:
+        return 0.0, high + ROOM * high
+    # numbers that are all whole and equal stand between two others, with no tick but their own
+    narrowest = max(NARROWEST_SHARE * max(-low, high), 1.0 if low == high == round(low) else TINY)
+    room = max(ROOM * (high - low), (narrowest - (high - low)) / 2)
+    return low - room, high + room
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, or 1, 2 and 5 times them where those are few, between two decimal logarithms."""
     powers = [10.0**power for power in range(math.floor(low), math.ceil(high) + 1)]
     digits = (1, 2, 5) if high - low < 2.5 else (1, 3) if high - low < 4 else (1,)
     ticks = [digit * power for power in powers for digit in digits]
@@ -234,12 +309,45 @@ def _ticks(low: float, high: float) -> list[float]:
     return ticks[:: math.ceil(len(ticks) / MOST_TICKS)]
 
 
+def linear_ticks(low: float, high: float, most: int = MOST_TICKS, *, whole: bool = False) -> list[float]:
+    """The multiples of a step that is 1, 2 or 5 times a power of ten, of the smallest step that gives few enough.
+
+    Args:
+        low, high: ends of the axis, `low` the smaller, which belong to it.
+        most: ticks, at least 2. There are at least 3 of 9, and at least 2 of 7.
+        whole: whether no step is less than 1, for counts; then there may be fewer.
+    """
+    assert low < high and most > 1
+    start = math.floor(math.log10(high - low) - math.log10(most)) - 1
+    for power in itertools.count(max(start, 0) if whole else start):
+        for digit in (1, 2, 5):
+            # as integers, so that each tick is the float nearest to it: 0.3, and not 3 · 0.1
+            above, below = digit * 10 ** max(power, 0), 10 ** max(-power, 0)
+            first, last = (math.floor(Fraction(end) * below / above) for end in (low, high))
+            if last - first <= most + 1:
+                ticks = [index * above / below for index in range(first, last + 2)]
+                ticks = [tick for tick in ticks if low <= tick <= high]
+                if len(ticks) <= most:
+                    return ticks
+    raise AssertionError("a step longer than the axis gives at most one tick, or two at its ends")
+
+
 def number(value: float) -> str:
-    """A tick: 20, 0.05, 1e-8."""
+    """A tick of a logarithmic axis, above 0: 20, 0.05, 1e-8."""
     if 1e-3 <= value < 1e5:
         return f"{value:,.0f}" if value >= 1 else f"{value:g}"
     mantissa, _, power = f"{value:.0e}".partition("e")
     return f"{mantissa}e{int(power)}"
+
+
+def linear_number(value: float) -> str:
+    """A tick of a linear axis, with as many digits as it has: 0, -2.5, 120,000, 1.2e6, 5e-5."""
+    if value == 0:
+        return "0"  # -0.0 too
+    if 1e-4 <= abs(value) < 1e6:
+        return f"{value:,.12g}"
+    mantissa, _, power = f"{value:.11e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
 
 # --- SVG ----------------------------------------------------------------------------------------------------

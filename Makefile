@@ -7,7 +7,7 @@ RUN ?= runs/digits
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval test check format bench bench-data bench-scaling clean
+.PHONY: help setup demo train eval test check format bench bench-data bench-regions bench-scaling clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-data: $(VENV)/.bench ## Measure tables, augmentation, predictions, and the
 	$(BIN)/python bench/predict.py
 	$(BIN)/python bench/table_accuracy.py table_classification 3
 	$(BIN)/python bench/table_accuracy.py table_regression 3
+
+bench-regions: $(VENV)/.installed ## Measure how fast planes and lines are cut into regions
+	$(BIN)/python bench/regions.py --json regions.json
 
 bench-scaling: $(VENV)/.bench ## Measure how the time grows with samples, width and depth
 	$(BIN)/python bench/scaling.py --json scaling.json

@@ -30,6 +30,7 @@ from mlpcli.options import (
     one_of,
     print_json,
 )
+from mlpcli.regions.commands import regions
 
 app = typer.Typer(
     name="mlpcli",
@@ -40,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(autodiff)
+app.command()(regions)
 
 
 @app.command()

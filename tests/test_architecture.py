@@ -126,6 +126,18 @@ ARROWS: dict[str, set[str]] = {
         "tables",
         "targets",
     },
+    "regions": {
+        "console",
+        "data",
+        "embedding",
+        "errors",
+        "network",
+        "options",
+        "plots",
+        "runs",
+        "tables",
+        "targets",
+    },
     "cli": {
         "autodiff",
         "checking",
@@ -139,6 +151,7 @@ ARROWS: dict[str, set[str]] = {
         "options",
         "predicting",
         "prediction_files",
+        "regions",
         "resuming",
         "runs",
         "starter_tables",
@@ -183,6 +196,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "prediction_files": {"pyarrow", "torch"},
     "predictor": {"torch"},
     "program": {"torch"},
+    "regions": {"PIL", "numpy", "scipy", "torch", "typer"},
     "scores": {"numpy", "sklearn"},
     "starter_tables": {"sklearn"},
     "threads": {"torch"},
@@ -264,6 +278,8 @@ def test_the_table_has_no_circle_and_the_core_stands_alone() -> None:
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn"}
 
 REFUSED = [
+    ["regions", "digits", "--plane", "0,1"],
+    ["regions", "digits", "-o", "plane.gif"],
     [],
     ["check", "digits", "optimizer.lr=fast"],
     ["train", "digits", "model.depth=0"],
@@ -275,6 +291,7 @@ WITHOUT_TORCH = [
     ["--help"],
     ["autodiff", "--help"],
     *(["autodiff", command, "--help"] for command in ("graph", "model", "check", "error", "cost")),
+    ["regions", "--help"],
     ["--version"],
     *(
         [command, "--help"]

@@ -918,6 +918,11 @@ OPTIONS = {
         *COMMON,
     ],
     "autodiff cost": ["--width", "--depth", "--inputs", "--jacobian", "--output", "-o", "FILE", *COMMON],
+    "regions": [
+        *("TARGET", "CONFIG", "KEY=VALUE", "--plane", "--samples", "--axes", "--through", "--window", "--line"),
+        *("--extend", "--at", "--history", "--split", "--checkpoint", "--output", "-o", "FILE"),
+        *COMMON,
+    ],
     "schema": COMMON,
     "runs": ["DIR", *COMMON],
     "info": COMMON,

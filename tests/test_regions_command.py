@@ -18,6 +18,7 @@ from torch import nn
 
 from mlpcli.errors import UsageError
 from mlpcli.model import build_mlp
+from mlpcli.regions import slices, study
 from mlpcli.regions.folding import fold
 from mlpcli.regions.history import MOST_FRAMES, frames
 from mlpcli.regions.text import ranges
@@ -206,6 +207,57 @@ def test_a_config_is_cut_at_its_initial_weights() -> None:
     assert identity["activation_regions"] == 1 and identity["neurons"] == 0
 
 
+def test_two_inputs_of_one_column_are_no_plane_as_they_are() -> None:
+    """A column with missing values has an input for its number, and one that says whether it is missing."""
+    rng = np.random.default_rng(0)
+    rows = [("" if i % 4 == 0 else rng.normal(), rng.choice(["u", "v"])) for i in range(200)]
+    table(Path("t.csv"), ["x", "class"], rows)
+    Path("c.yaml").write_text("data: {dataset: csv, path: t.csv, target: class}\nmodel: {width: [7, 5]}\n")
+    missing = open_any("c.yaml").split("test").inputs[:, 0].isnan()
+    gone, here = torch.nonzero(missing).flatten().tolist(), torch.nonzero(~missing).flatten().tolist()
+    assert report("c.yaml", "--plane", f"{gone[0]},{here[0]},{here[1]}")["axes"][0].startswith("distance from")
+    assert "--axes" not in mlpcli("regions", "c.yaml").err
+    done = mlpcli("regions", "c.yaml", "--plane", f"{here[0]},{here[1]},{here[2]}")
+    assert done.code == 2 and "lie on one line" in done.err
+
+
+def test_one_input_has_a_line_and_no_plane() -> None:
+    table(Path("t.csv"), ["x", "y"], [(i, i * i) for i in range(50)])
+    Path("c.yaml").write_text("data: {dataset: csv, path: t.csv, target: y}\nmodel: {width: [7, 5]}\n")
+    done = mlpcli("regions", "c.yaml")
+    assert done.code == 2 and "one input, so there is no plane" in done.err and "--line 0,1" in done.err
+    assert report("c.yaml", "--line", "0,1")["activation_regions"] >= 1
+
+
+def test_samples_with_a_missing_number_are_not_marked() -> None:
+    """Where the training split misses none, a missing one has no input of its own: there are two inputs."""
+    rng = np.random.default_rng(0)
+    rows = [("" if i == 5 else rng.normal(), rng.normal(), "uv"[i % 2]) for i in range(60)]
+    table(Path("t.csv"), ["x", "y", "class"], rows)
+    Path("c.yaml").write_text("data: {dataset: csv, path: t.csv, target: class}\nmodel: {width: [7, 5]}\n")
+    for seed in range(100):
+        missing = open_any("c.yaml", [f"seed={seed}"]).split("test").inputs.isnan().any(1)
+        if missing.any():
+            break
+    found = report("c.yaml", f"seed={seed}", "-o", "plane.html")
+    assert "the input space" in found["of"] and len(found["samples"]) == len(missing) - 1
+
+
+def test_a_column_may_be_called_distance() -> None:
+    rng = np.random.default_rng(0)
+    table(Path("t.csv"), ["distance_km", "speed", "y"], rng.normal(size=(60, 3)).tolist())
+    Path("c.yaml").write_text("data: {dataset: csv, path: t.csv, target: y}\nmodel: {width: [7, 5]}\n")
+    assert ": distance_km by speed" in succeeds("regions", "c.yaml").out
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = build_mlp(2, 2, depth=2, width=3)
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = torch.nan
+    with pytest.raises(UsageError, match="not all finite"):
+        fold(model)
+
+
 def test_regression_has_no_decision() -> None:
     done = succeeds("regions", "diabetes", "model={width: [8]}", "-q")
     assert "decision" not in done.out
@@ -281,6 +333,23 @@ def test_a_history_leaves_out_what_is_ahead_of_the_run(run: str) -> None:
     assert [row["epoch"] for row in report("ahead", "--history")["epochs"]] == [0, 2, 4]
 
 
+def test_a_history_needs_no_best_checkpoint(run: str) -> None:
+    shutil.copytree(run, "diverged")
+    Path("diverged/checkpoints/best.pt").unlink()
+    assert report("diverged", "--history") == {
+        **report(run, "--history"),
+        "of": report("diverged", "--history")["of"],
+    }
+
+
+def test_a_line_shows_the_outputs_that_are_largest_somewhere(run: str) -> None:
+    opened = open_any(run, ["training.device=cpu"])
+    line = slices.between_samples(opened, slices.Samples(opened, "test"), [0, 1], 1.0)
+    view = study.line_of(opened, line)
+    shown = {curve.name for curve in study.line_panel(view).curves}
+    assert len(shown) == 5 and {view.outputs[index] for index in view.pieces.outputs.argmax(1)} <= shown
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +383,11 @@ def test_pictures_are_written(run: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (["--plane", ""], "--plane : expected 3 numbers of samples"),
+        (["--line", ""], "--line : expected 2 numbers of samples"),
+        (["--axes", ""], "expected two inputs"),
+        (["--samples", ""], "'' is not one of class, 0, 1, 2"),
+        (["--samples", "class,3"], "'class' is not one of 0, 1, 2"),
         (["--plane", "0,1"], "--plane 0,1: expected 3 numbers of samples, as in --plane 0,1,2"),
         (["--plane", "0,1,x"], "expected 3 numbers"),
         (["--plane", "0,1,1"], "expected 3 different samples"),
@@ -332,9 +406,12 @@ def test_pictures_are_written(run: str) -> None:
         (["--window", "0"], "a side is a positive number"),
         (["--window", "nan"], "a side is a positive number"),
         (["--window", "inf"], "a side is a positive number"),
+        (["--window", "1e30"], "--window 1e+30: too large for float64"),
+        (["--window", "1e-300"], "--window 1e-300: too small for float64"),
+        (["--axes", "20,43", "--window", "1e12"], "--window 1e+12: too large for float64"),
         (["--line", "0,1", "--window", "3"], "--window has no meaning with --line"),
         (["--extend", "1"], "--extend has no meaning here"),
-        (["--extend", "inf", "--line", "0,1"], "--extend inf: expected a number"),
+        (["--extend", "inf", "--line", "0,1"], "--extend inf: expected a number up to 1,000,000"),
         (["--through", "2"], "--through has no meaning here"),
         (["-o", "plane.gif"], ".svg, .png, .html"),
         (["-o", "plane"], "the ending says the format"),

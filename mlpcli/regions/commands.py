@@ -19,6 +19,9 @@ CURVES = (".svg", ".png")
 PICTURES = (*CURVES, ".html")
 ANIMATIONS = (*CURVES, ".gif", ".html")
 
+LONGEST = 1e6
+"""--extend: on a much longer segment, float64 does not tell the regions near the samples apart."""
+
 
 def regions(
     target: Annotated[
@@ -104,8 +107,8 @@ def regions(
         raise UsageError(f"{given[0]} and {given[1]} do not go together: choose one")
     if window is not None and not 0 < window < float("inf"):
         raise UsageError(f"--window {window:g}: a side is a positive number")
-    if not extend < float("inf"):
-        raise UsageError(f"--extend {extend:g}: expected a number")
+    if not extend <= LONGEST:
+        raise UsageError(f"--extend {extend:g}: expected a number up to {LONGEST:,.0f}")
     for name, used, goes_with in (
         ("--window", window is not None, line is None and at is None),
         ("--extend", extend != 0, line is not None),
@@ -113,7 +116,8 @@ def regions(
     ):
         if used and not goes_with:
             raise UsageError(f"{name} has no meaning {'with ' + given[0] if given else 'here'}")
-    chosen = _numbers("--plane", plane, 3) if plane else _numbers("--line", line, 2) if line else []
+    through_three = None if plane is None else _numbers("--plane", plane, 3)
+    between = None if line is None else _numbers("--line", line, 2)
     _check_output(output, given, history)
     if at is not None and history:
         raise UsageError("--at does not go with --history")
@@ -127,7 +131,8 @@ def regions(
     console.set_up_logging(quiet, verbose)
     overrides = ["training.device=cpu", *(overrides or ())]
     with console.interrupted("nothing was written" if output else "nothing was finished"):
-        opened = open_any(target, overrides, which=checkpoint)
+        # a run without a best checkpoint has a history all the same
+        opened = open_any(str(found[0][1]) if history else target, overrides, which=checkpoint)
         from mlpcli.regions import folding, slices
 
         folding.fold(opened.network.model)  # before the samples are looked at: whether there are regions at all
@@ -136,12 +141,12 @@ def regions(
             _show_sample(opened, of_split, at, as_json)
             return
         place: Line | Plane
-        if line is not None:
-            place = slices.between_samples(opened, of_split, chosen, extend)
-        elif axes is not None or (not given and opened.network.description.features == 2):
-            place = _along_axes(opened, of_split, axes or "0,1", through, window)
+        if between is not None:
+            place = slices.between_samples(opened, of_split, between, extend)
+        elif axes is not None or (not given and slices.is_plane(opened)):
+            place = _along_axes(opened, of_split, "0,1" if axes is None else axes, through, window)
         else:
-            three = chosen or _of_classes(opened, of_split, samples)
+            three = _of_classes(opened, of_split, samples) if through_three is None else through_three
             place = slices.through_samples(opened, of_split, three, window)
         if history:
             _show_history(opened, place, target, found, overrides, output, as_json)
@@ -178,7 +183,7 @@ def _check_output(output: Path | None, given: list[str], history: bool) -> None:
 def _of_classes(opened: "Opened", of_split: "Samples", samples: str | None) -> list[int]:
     if samples is None and not opened.network.description.classes:
         return [0, 1, 2]
-    return of_split.of_classes(samples or "class")
+    return of_split.of_classes("class" if samples is None else samples)
 
 
 def _along_axes(opened: "Opened", of_split: "Samples", axes: str, through: int, window: float | None) -> "Plane":

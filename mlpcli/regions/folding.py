@@ -18,7 +18,7 @@ def fold(model: nn.Sequential) -> PiecewiseAffine:
     """The network in float64: batch normalization becomes part of the affine map before it, dropout goes.
 
     Raises:
-        UsageError: a layer of it is not piecewise affine.
+        UsageError: a layer of it is not piecewise affine, or a weight is not finite.
     """
     weights: list[Floats] = []
     biases: list[Floats] = []
@@ -43,6 +43,8 @@ def fold(model: nn.Sequential) -> PiecewiseAffine:
                 slopes.append(1.0)
             case _:
                 raise UsageError(f"this network has no affine regions: {_reason(module)}")
+    if not all(np.isfinite(array).all() for array in (*weights, *biases)):
+        raise UsageError("this network has no affine regions: its weights are not all finite")
     return PiecewiseAffine(weights, biases, slopes)
 
 

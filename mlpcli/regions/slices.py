@@ -23,6 +23,8 @@ MOST_MARKS = 500
 """Samples that are marked where the plane is the whole input space."""
 FLAT = 1e-9
 """Samples whose triangle is that thin, relative to its longest side, lie on a line."""
+ZOOM = 1e9
+"""A window may be so many times as large, or as small, as without --window; beyond, float64 tells little apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +131,13 @@ class Samples:
         classes, targets = self.network.description.classes, self.split.targets
         if not classes:
             raise UsageError("--samples chooses by class, and these samples have none\n    use --plane 0,1,2")
-        if wanted == "class":
+        names = [name.strip() for name in wanted.split(",")]
+        if names == ["class"]:
             present = [name for index, name in enumerate(classes) if bool((targets == index).any())][:3]
         else:
-            present = [wanted] if wanted in classes else [name.strip() for name in wanted.split(",")]
+            present = [wanted] if wanted in classes else names
         for name in present:
-            one_of("--samples", name, ("class", *classes))
+            one_of("--samples", name, ("class", *classes) if len(present) == 1 else classes)
         if not 1 <= len(present) <= 3:
             raise UsageError(
                 f"--samples {wanted}: a plane goes through three samples, so name one to three classes"
@@ -164,9 +167,11 @@ def through_samples(opened: Opened, samples: Samples, indices: Sequence[int], si
         side: of the square window; None for one that holds the samples.
 
     Raises:
-        UsageError: they do not span a plane.
+        UsageError: they do not span a plane, or the window is far too large or small.
     """
     points = samples.prepared(indices)
+    if points.shape[1] == 1:
+        raise UsageError("this network has one input, so there is no plane\n    use --line 0,1")
     centre = points.mean(0)
     along, other = points[1] - points[0], points[2] - points[0]
     length = float(np.linalg.norm(along))
@@ -176,11 +181,15 @@ def through_samples(opened: Opened, samples: Samples, indices: Sequence[int], si
     numbers = ", ".join(map(str, indices))
     if longest == 0 or length <= FLAT * longest or height <= FLAT * longest:
         raise UsageError(
-            f"the {samples.name} samples {numbers} lie on one line, so no plane is theirs\n    choose others"
+            f"the {samples.name} samples {numbers} lie on one line, so no plane is theirs\n"
+            "    choose others with --plane, or --line"
         )
     basis = np.stack((along / length, across / height))
     places = (points - centre) @ basis.T
-    half = side / 2 if side else ROOM * float(np.abs(places).max())
+    half = ROOM * float(np.abs(places).max())
+    if side is not None:
+        _check_side(side, 2 * half)
+        half = side / 2
     distance = f"in {unit(opened)}"
     return Plane(
         f"the plane through {samples.name} samples {numbers}",
@@ -191,6 +200,23 @@ def through_samples(opened: Opened, samples: Samples, indices: Sequence[int], si
         (-half, -half, half, half),
         [Mark(float(x), float(y), samples.text(index)) for (x, y), index in zip(places, indices, strict=True)],
     )
+
+
+def _check_side(side: float, usual: float) -> None:
+    """Raises UsageError where a window is so large or so small that the regions in it would be rounding errors."""
+    if not usual / ZOOM <= side <= usual * ZOOM:
+        raise UsageError(
+            f"--window {side:g}: too {'large' if side > usual else 'small'} for float64 to tell regions apart\n"
+            f"    without --window it is {usual:.4g} wide"
+        )
+
+
+def is_plane(opened: Opened) -> bool:
+    """Whether the input space is that of two numbers: a column with its missing values has two inputs, too."""
+    network = opened.network
+    if isinstance(network.preprocessing, Preprocessing):
+        return network.description.features == 2
+    return network.description.features == len(network.preprocessing.number_columns) == 2
 
 
 @dataclass(frozen=True)
@@ -260,7 +286,7 @@ def along_axes(
         side: of the square window around the sample; None for the range of the split, with a margin.
 
     Raises:
-        UsageError: there is no such sample, or both axes are one.
+        UsageError: there is no such sample, both axes are one, or the window is far too large or small.
     """
     if axes[0].position == axes[1].position:
         raise UsageError(f"--axes names {axes[0].name} twice, and a plane has two axes")
@@ -271,12 +297,12 @@ def along_axes(
         origin[each.position] = -each.shift * each.scale
         basis[row, each.position] = each.scale
     whole_space = len(point) == 2
-    ranges = [_range(samples.split, each.column) for each in axes]
-    if side:
+    ranges = [_with_margin(_range(samples.split, each.column)) for each in axes]
+    if side is not None:
+        _check_side(side, max(high - low for low, high in ranges))
         middles = [(low + high) / 2 for low, high in ranges] if whole_space else stored
-        (left, right), (bottom, top) = ((middle - side / 2, middle + side / 2) for middle in middles)
-    else:
-        (left, right), (bottom, top) = map(_with_margin, ranges)
+        ranges = [(middle - side / 2, middle + side / 2) for middle in middles]
+    (left, right), (bottom, top) = ranges
     marks = [Mark(stored[0], stored[1], samples.text(through))]
     text = f"the plane through {samples.name} sample {through} along {axes[0].name} and {axes[1].name}"
     if whole_space:
@@ -286,6 +312,7 @@ def along_axes(
         marks = [
             Mark(float(row[axes[0].column]), float(row[axes[1].column]), *samples.short(index, len(shown)))
             for index, row in zip(shown, values, strict=True)
+            if not row.isnan().any()
         ]
     return Plane(text, axes[0].name, axes[1].name, origin, basis, (left, bottom, right, top), marks)
 
@@ -324,7 +351,7 @@ def between_samples(opened: Opened, samples: Samples, indices: Sequence[int], ex
         f"distance from sample {one}, in {unit(opened)}",
         start,
         (end - start) / length,
-        -extend * length,
+        0.0 - extend * length,
         length,
         (1 + extend) * length,
     )

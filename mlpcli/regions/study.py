@@ -24,8 +24,6 @@ log = logging.getLogger("mlpcli")
 
 MOST_DOTS = 150
 """Boundaries that are marked on the curves of a line."""
-AGREES = 1e-9
-"""An affine map with the network, relative to the largest output."""
 
 
 def view_of(opened: Opened, plane: Plane, of: str | None = None) -> View:
@@ -222,14 +220,18 @@ def of_line(view: LineView) -> dict[str, Any]:
 
 
 def line_panel(view: LineView) -> Panel:
-    """The outputs along the segment, those that are largest somewhere first; a dot where the network bends."""
+    """The outputs along the segment, with a dot at each boundary unless there are many.
+
+    Of many outputs, those that are the largest somewhere, then those that come nearest to it.
+    """
     pieces = view.pieces
-    peaks = np.argsort(-pieces.outputs.max(0), kind="stable")[: len(COLOURS)]
+    behind = (pieces.outputs.max(1, keepdims=True) - pieces.outputs).min(0)
+    shown = np.argsort(behind, kind="stable")[: len(COLOURS)]
     where = pieces.points.tolist()
     kind: Literal["dots", "line"] = "dots" if len(pieces) <= MOST_DOTS else "line"
     curves = tuple(
         Curve(view.outputs[output], where, pieces.outputs[:, output].tolist(), index, kind)
-        for index, output in enumerate(peaks.tolist())
+        for index, output in enumerate(shown.tolist())
     )
     title = f"outputs of the network: {len(pieces):,} activation regions, {pieces.affine:,} affine"
     return Panel(title, view.line.label, "output", curves, "linear", "linear")
@@ -256,7 +258,7 @@ def at_sample(opened: Opened, x: Floats, text: str) -> dict[str, Any]:
     points = np.concatenate((x[None], inside))
     error = float(np.abs(points @ local.weight.T + local.bias - network(points)).max())
     scale = float(np.abs(local.outputs).max(initial=1.0))
-    if not error <= AGREES * scale:
+    if not error <= folding.AGREES * scale:
         raise FailedError(f"the affine map differs from the network by {error:.3g} inside the cell")
     names = about.classes or about.target_names
     active = [

@@ -53,7 +53,7 @@ def plane(report: Mapping[str, Any]) -> str:
 
 
 def _axes(labels: Sequence[str]) -> str:
-    return labels[0] if labels[0].startswith("distance") else f"{labels[0]} by {labels[1]}"
+    return labels[0] if labels[0].startswith("distance from the middle") else f"{labels[0]} by {labels[1]}"
 
 
 def _spreads(of: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:

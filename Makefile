@@ -7,7 +7,7 @@ RUN ?= runs/digits
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train eval test check format bench bench-data bench-regions bench-scaling clean
+.PHONY: help setup demo gd-vs-sgd train eval test check format bench bench-data bench-regions bench-scaling clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,17 @@ demo: setup ## Train on the embedded digits, evaluate, and show where the result
 	$(BIN)/mlpcli eval "$$(head -n 1 $(VENV)/.demo)"
 	@echo
 	@echo "The results are in $$(head -n 1 $(VENV)/.demo):" && ls "$$(head -n 1 $(VENV)/.demo)"
+
+# What differs is the optimizer and the size of the batch alone. One thread each: their seconds can be compared.
+PAIRED := training.epochs=100 training.keep_checkpoints=26 training.threads=1 --quiet
+gd-vs-sgd: setup ## Train GD and SGD on digits, compare them at equal work, and draw their paths on the loss surface
+	$(BIN)/mlpcli train digits_gd name=gd $(PAIRED) > $(VENV)/.gd
+	$(BIN)/mlpcli train digits_gd name=sgd 'optimizer={name: sgd, lr: 0.1}' training.batch_size=32 $(PAIRED) > $(VENV)/.sgd
+	$(BIN)/mlpcli compare "$$(head -n 1 $(VENV)/.gd)" "$$(head -n 1 $(VENV)/.sgd)" \
+		-o gd-vs-sgd.html --landscape gd-vs-sgd.svg
+	@echo
+	@echo "The runs are in $$(head -n 1 $(VENV)/.gd) and $$(head -n 1 $(VENV)/.sgd)."
+	@echo "The comparison with its curves is in gd-vs-sgd.html, and the paths are in gd-vs-sgd.svg."
 
 train: setup ## Train CONFIG=path or starter
 	$(BIN)/mlpcli train $(CONFIG)
@@ -48,10 +59,12 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install $(PIP_ARGS) --editable '.[dev,bench]'
 	touch $@
 
-bench: $(VENV)/.bench ## Measure start-up, memory, evaluation, and training against other libraries
+bench: $(VENV)/.bench ## Measure start-up, memory, evaluation, diagnostics, and training against other libraries
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/evaluation.py
+	$(BIN)/python bench/diagnostics.py
+	$(BIN)/python bench/report.py
 	$(BIN)/python bench/peers.py --json peers.json
 	$(BIN)/python bench/peers.py --optimizers adam --only mlpcli jax torch-eager products
 

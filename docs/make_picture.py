@@ -69,8 +69,8 @@ def printed(command: str, folder: Path) -> list[str]:
 
 
 def shortened(lines: list[str]) -> list[str]:
-    """The first and the last epochs."""
-    return [*lines[:3], "…", *lines[-5:]]
+    """The first and the last epochs, and what comes after them."""
+    return [*lines[:3], "…", *lines[-8:]]
 
 
 def drawn(scenes: list[tuple[str, list[str]]]) -> str:

@@ -11,7 +11,7 @@ from mlpcli.config.data_schema import DataSection, DigitsData, ImageSection, Tab
 from mlpcli.config.datasets import Facts, Task
 from mlpcli.config.rules import engine, not_explicit
 from mlpcli.config.schema import FULL_BATCH, LBFGS, Momentum, RMSprop
-from mlpcli.layers import Front, mlp_layers, step_cost
+from mlpcli.layers import Front, Layer, mlp_layers, step_cost
 
 
 def training_samples(data: DataSection, facts: Facts) -> int:
@@ -69,6 +69,22 @@ def known_shape(config: Config) -> Shape | None:
     return Shape(facts.task, facts.features, facts.outputs, training_samples(data, facts))
 
 
+def layers_of(config: Config, features: int, outputs: int, front: Front | None) -> list[Layer]:
+    """The layers of a config's network for such data."""
+    model = config.model
+    return mlp_layers(
+        features,
+        outputs,
+        front=front,
+        depth=len(model.widths) + 1,
+        width=model.widths,
+        activation=model.activation,
+        dropout=model.dropout,
+        normalization=model.normalization,
+        bias=model.bias,
+    )
+
+
 def describe(config: Config, shape: Shape | None) -> dict[str, Any]:
     """The resolved config, the engine and, where the shape is known, layers and costs, as plain values."""
     report: dict[str, Any] = {
@@ -77,18 +93,7 @@ def describe(config: Config, shape: Shape | None) -> dict[str, Any]:
     }
     if shape is None:
         return report
-    model = config.model
-    layers = mlp_layers(
-        shape.features,
-        shape.outputs,
-        front=shape.front,
-        depth=len(model.widths) + 1,
-        width=model.widths,
-        activation=model.activation,
-        dropout=model.dropout,
-        normalization=model.normalization,
-        bias=model.bias,
-    )
+    layers = layers_of(config, shape.features, shape.outputs, shape.front)
     in_memory = min(config.training.batch_size or shape.samples, shape.samples)
     cost = step_cost(
         layers,

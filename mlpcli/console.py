@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from mlpcli.config.rules import engine, not_explicit
 from mlpcli.errors import Interrupted, MlpcliError, StorageError
+from mlpcli.runs import read_metrics
+from mlpcli.sparkline import encodable, losses, rounded
+from mlpcli.tensorboard import Board
 from mlpcli.training import Record, Trainer
 
 log = logging.getLogger("mlpcli")
@@ -191,14 +194,13 @@ class Display:
 def format_metrics(metrics: Mapping[str, float]) -> str:
     """`loss 0.1234 accuracy 0.9876`: what a person compares; the other metrics are in the files and in `eval`."""
     return " ".join(
-        f"{name} {value:.4f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{name} {value:.3g}"
-        for name, value in metrics.items()
-        if name in ("loss", "accuracy", "rmse", "r2")
+        f"{name} {rounded(value)}" for name, value in metrics.items() if name in ("loss", "accuracy", "rmse", "r2")
     )
 
 
-def fit(training: Any, quiet: bool) -> dict[str, Any]:
-    """Train to the end, or to the first signal, and show it; what summary.json holds."""
+def fit(training: Any, quiet: bool, board: Board | None = None) -> dict[str, Any]:
+    """Train to the end, or to the first signal, and show it, to TensorBoard too with a board; what summary.json
+    holds."""
     log_to(training.run.path / "train.log")
     log.info("%s", _opening(training))
     display = Display(training.trainer, quiet)
@@ -209,11 +211,16 @@ def fit(training: Any, quiet: bool) -> dict[str, Any]:
                     display.step()
                 else:
                     display.epoch(record)
+                    if board is not None:
+                        board.epoch(record.to_plain())
                 if signals.received is not None:
                     training.pause()
                     raise _interrupted(training, signals.received)
         display.close()
         summary: dict[str, Any] = training.finish()
+        curves = losses(read_metrics(training.run.path), unicode=encodable(sys.stderr.encoding))
+        if curves is not None:
+            log.info("%s", curves)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; the last checkpoint is {training.run.last}\n"

@@ -12,7 +12,7 @@
       - UnsafeCheckpointError one that holds code
   x FailedError               exit 1: it failed while running
     + StorageError            a file that could not be written; earlier files are intact
-    + GateMissed              a --fail-under or --fail-over gate
+    + GateMissed              a --fail-under, --fail-over or --fail-on-regression gate
   x DivergedError             exit 3: a non-finite loss or weight; the last finite checkpoint is kept
   x Interrupted               exit 130 (Ctrl-C) or 143 (SIGTERM), after the state was saved
 
@@ -117,7 +117,7 @@ class StorageError(FailedError):
 
 
 class GateMissed(FailedError):
-    """One or more --fail-under or --fail-over gates were missed."""
+    """One or more --fail-under, --fail-over or --fail-on-regression gates were missed."""
 
 
 class DivergedError(MlpcliError):

@@ -20,6 +20,7 @@ from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
 from mlpcli.cuda_graph import Captured
 from mlpcli.data import Dataset, Split
+from mlpcli.diagnostics import Probe, probe_rows, probed_epochs
 from mlpcli.environment import environment
 from mlpcli.errors import DataError, DivergedError
 from mlpcli.explicit import Explicit
@@ -28,7 +29,7 @@ from mlpcli.objective import less_is_better
 from mlpcli.optim import lr_factor, make_optimizer
 from mlpcli.predictor import Predictor
 from mlpcli.progress import Plateau, Progress
-from mlpcli.runs import SUMMARY, Run, kept_epochs, read_json
+from mlpcli.runs import SUMMARY, Run, kept_epochs, read_diagnostics, read_json
 from mlpcli.scores import scores
 from mlpcli.seeds import stream_seed
 from mlpcli.threads import fastest_threads, flush_denormals
@@ -116,6 +117,15 @@ def _engine(config: Config, network: Network, optimizer: torch.optim.Optimizer, 
     )
 
 
+def build_probe(config: Config, dataset: Dataset, network: Network) -> Probe:
+    """What looks into the network while it trains, on samples of the `diagnostics` stream as they are stored."""
+    rows = probe_rows(len(dataset.train), stream_seed(config.seed, "diagnostics"))
+    part = dataset.train.take(torch.tensor(rows))
+    # a split of its own: of one that is streamed, these few rows need no workers
+    batches = network.batches(Split(part.inputs, part.targets), len(rows))
+    return Probe(network.model, network.loss, *next(batches.epoch(0)))
+
+
 def _validator(network: Network, split: Split) -> Callable[[], dict[str, float]]:
     measure = network.measurer(split)
     return lambda: measure().metrics
@@ -154,6 +164,18 @@ class Experiment:
         """The epochs whose checkpoints stay."""
         return kept_epochs(self.config.training.keep_checkpoints, self.config.training.epochs)
 
+    @cached_property
+    def probe(self) -> Probe | None:
+        """What looks into the network; None where that is not asked for."""
+        if not self.config.training.diagnostics:
+            return None
+        return build_probe(self.config, self.dataset, self.network)
+
+    @cached_property
+    def probed_epochs(self) -> frozenset[int]:
+        """The epochs after which that is."""
+        return frozenset(probed_epochs(self.config.training.epochs) if self.probe else ())
+
     def fit(self) -> Iterator[Record | None]:
         """Train to the end; metrics and checkpoints are on the disk before each record is yielded.
 
@@ -165,19 +187,38 @@ class Experiment:
             StorageError: a file could not be written; the earlier checkpoint is intact.
         """
         saved = time.monotonic()
+        last_step = self.trainer.steps_per_epoch - 1
+        if not self.run.keep_diagnostics(self.trainer.epoch) and self.trainer.step == 0:
+            self.look()
         try:
+            if self.trainer.step_in_epoch == last_step:
+                self.before_last_step()
             for record in self.trainer.run():
                 if record is not None:
                     self.run.append_metrics(record.to_plain())
+                    self.look()
                     self.save(is_best=record.is_best)
                     saved = time.monotonic()
                 elif time.monotonic() - saved > self.config.training.checkpoint_seconds:
                     self.trainer.check_finite()
                     self.save()
                     saved = time.monotonic()
+                if self.trainer.step_in_epoch == last_step:
+                    self.before_last_step()
                 yield record
         except NonFinite as noticed:
             raise self._diverged(noticed) from None
+
+    def before_last_step(self) -> None:
+        """Called where one step of an epoch is left."""
+        if self.probe is not None and self.trainer.epoch + 1 in self.probed_epochs:
+            self.probe.remember()
+
+    def look(self) -> None:
+        """Look into the network and write down what is seen, if it is to be after this epoch."""
+        if self.probe is not None and self.trainer.epoch in self.probed_epochs:
+            position = {"epoch": self.trainer.epoch, "step": self.trainer.step}
+            self.run.append_diagnostics(position | self.probe.look())
 
     def pause(self) -> None:
         """Save the present state, to continue later.
@@ -257,6 +298,9 @@ class Experiment:
             "wall_seconds": round(time.monotonic() - self.started, 3),
             "samples_per_second": round(len(lines) * len(self.trainer.batches) / seconds, 1) if seconds else None,
         }
+        initial = [line.get("loss") for line in read_diagnostics(self.run.path) if line["epoch"] == 0]
+        if initial and initial[0] is not None:
+            summary["initial_loss"] = initial[0]
         self.run.write(SUMMARY, summary)
         return summary
 

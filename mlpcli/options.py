@@ -14,6 +14,14 @@ from mlpcli.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More details on stderr.")]
+
+
+NoColor = Annotated[
+    bool,
+    typer.Option("--no-color", help="No colours in help and errors; nor with the environment variable NO_COLOR."),
+]
+"""`cli.main` has obeyed it before: Typer would see it after what it may have to say of other arguments."""
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

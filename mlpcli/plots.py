@@ -211,8 +211,8 @@ def _panel(panel: Panel, left: float, top: float) -> Iterator[Shape]:
     if not solid:
         yield Words("small", left + WIDTH / 2, top + HEIGHT / 2, _nothing(panel), "middle")
         return
-    x_axis = _Axis(panel.x_scale, [x for x, _ in solid], MOST_WIDE_TICKS)
-    y_axis = _Axis(panel.y_scale, [y for _, y in solid], MOST_TICKS)
+    x_axis = Axis(panel.x_scale, [x for x, _ in solid], MOST_WIDE_TICKS)
+    y_axis = Axis(panel.y_scale, [y for _, y in solid], MOST_TICKS)
 
     def across(x: float) -> float:
         return left + x_axis.share(x) * WIDTH
@@ -254,7 +254,7 @@ def _nothing(panel: Panel) -> str:
 # --- axes ---------------------------------------------------------------------------------------------------
 
 
-class _Axis:
+class Axis:
     """From numbers to shares of its length, and what stands beside it.
 
     Args:
@@ -420,7 +420,7 @@ def png(shapes: Sequence[Shape], size: tuple[float, float]) -> bytes:
             case Line(style, points, colour):
                 stroke = COLOURS[colour][0] if colour >= 0 else {"grid": GRID, "axis": MUTED}[style][0]
                 scaled = [(x * scale, y * scale) for x, y in points]
-                for piece in _dashed(scaled, 5 * scale, 4 * scale) if style == "dashes" else [scaled]:
+                for piece in dashed(scaled, 5 * scale, 4 * scale) if style == "dashes" else [scaled]:
                     pen.line(piece, stroke, round(STROKES[style] * scale), joint="curve")
             case Dot(x, y, colour):
                 pen.circle((x * scale, y * scale), 3 * scale, COLOURS[colour][0])
@@ -435,7 +435,7 @@ def png(shapes: Sequence[Shape], size: tuple[float, float]) -> bytes:
     return content.getvalue()
 
 
-def _dashed(points: Sequence[Point], dash: float, gap: float) -> Iterator[list[Point]]:
+def dashed(points: Sequence[Point], dash: float, gap: float) -> Iterator[list[Point]]:
     """The pieces of a line that are drawn."""
     piece, on, left = [points[0]], True, dash
     for end in points[1:]:

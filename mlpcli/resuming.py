@@ -27,12 +27,14 @@ MAY_CHANGE = (
     "training.threads",
     "training.checkpoint_seconds",
     "training.keep_checkpoints",
+    "training.diagnostics",
     "data.root",
     "data.download",
     "data.path",
     "data.in_memory",
     "data.delimiter",
     "data.on_bad_file",
+    "report",
 )
 """Keys that `--resume` may set: they leave what was trained so far as it is. Early stopping may change too."""
 

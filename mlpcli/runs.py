@@ -17,6 +17,7 @@ from mlpcli.errors import RunError, StorageError
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+DIAGNOSTICS = "diagnostics.jsonl"
 ENVIRONMENT = "environment.json"
 SUMMARY = "summary.json"
 LOG = "train.log"
@@ -159,26 +160,40 @@ class Run:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add an epoch to metrics.jsonl, on the disk when this returns."""
-        path = self.path / METRICS
-        with storage(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self.path / METRICS, line)
 
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
         """Drop the lines after epoch `epochs` (and a half-written one) from metrics.jsonl; the others."""
-        path = self.path / METRICS
-        with storage(path):
-            kept = [line for line in read_metrics(self.path) if line["epoch"] <= epochs]
-            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
-            if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-                write_whole(path, text.encode())
-        return kept
+        return _keep(self.path / METRICS, epochs)
+
+    def append_diagnostics(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch to diagnostics.jsonl, on the disk when this returns."""
+        _append(self.path / DIAGNOSTICS, line)
+
+    def keep_diagnostics(self, epochs: int) -> list[dict[str, Any]]:
+        """As `keep_metrics`, for diagnostics.jsonl."""
+        return _keep(self.path / DIAGNOSTICS, epochs)
 
     def write(self, name: str, value: Mapping[str, Any] | str) -> None:
         """Write a whole text or JSON file of the run."""
         content = value.encode() if isinstance(value, str) else to_json(value)
         write_whole(self.path / name, content)
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with storage(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(path: Path, epochs: int) -> list[dict[str, Any]]:
+    with storage(path):
+        kept = [line for line in _read_lines(path) if line["epoch"] <= epochs]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+            write_whole(path, text.encode())
+    return kept
 
 
 def _is_taken(path: Path) -> bool:
@@ -264,9 +279,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         OSError: the file is there, but cannot be read.
     """
+    return _read_lines(path / METRICS)
+
+
+def read_diagnostics(path: Path) -> list[dict[str, Any]]:
+    """As `read_metrics`, for a run's diagnostics.jsonl."""
+    return _read_lines(path / DIAGNOSTICS)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     with suppress(FileNotFoundError, ValueError):
-        for line in (path / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 break

@@ -1,5 +1,6 @@
 """Results as text for a person: aligned columns, nothing else."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,8 +116,8 @@ def si(number: float) -> str:
     return f"{number:.3g} "
 
 
-def runs(found: Sequence[Mapping[str, Any]]) -> str:
-    """What `runs` prints: a line a run."""
+def runs(found: Sequence[Mapping[str, Any]], more: Mapping[str, Sequence[Any]]) -> str:
+    """What `runs` prints: a line a run; `more` columns have a value for each run, which may be anything."""
     if not found:
         return "no runs yet"
     rows = [
@@ -127,10 +128,23 @@ def runs(found: Sequence[Mapping[str, Any]]) -> str:
             f"{run['seconds']:.1f}",
             _main_metric(run["validation"]),
             _main_metric(run["test"]),
+            *(_short(values[place]) for values in more.values()),
         )
-        for run in found
+        for place, run in enumerate(found)
     ]
-    return columns(rows, ("run", "status", "epochs", "seconds", "validation", "test"))
+    return columns(rows, ("run", "status", "epochs", "seconds", "validation", "test", *more))
+
+
+def _short(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.6g}"
+        case None | bool() | int() | str() | list():
+            return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+        case dict():
+            return str(value.get("name", value.get("dataset", "…")))
+        case _:
+            return "-"
 
 
 def _main_metric(metrics: Mapping[str, float]) -> str:

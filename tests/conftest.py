@@ -28,6 +28,18 @@ def _denormals_as_the_standard_has_them() -> Iterator[None]:
 
 
 @pytest.fixture
+def reports() -> None:
+    """Asks for the report at the end of a training, which other tests go without."""
+
+
+@pytest.fixture(autouse=True)
+def _no_report_at_the_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of tests train, and a report takes longer than most of them: only those that ask for it have it."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr("mlpcli.verbs.train.write_report_at_the_end", lambda _training: None)
+
+
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An empty folder for `data.root`."""
     folder = tmp_path / "the data"

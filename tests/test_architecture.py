@@ -41,6 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "autograd": {"errors", "model", "objective"},
     "explicit": {"embedding", "model", "objective"},
     "cuda_graph": {"explicit"},
+    "diagnostics": {"objective"},
     "threads": {"training"},
     "evaluation": {"batches", "embedding", "model", "objective"},
     "scores": set(),
@@ -73,6 +74,7 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "cuda_graph",
         "data",
+        "diagnostics",
         "environment",
         "errors",
         "explicit",
@@ -102,7 +104,10 @@ ARROWS: dict[str, set[str]] = {
     },
     # what a person sees
     "tables": {"config"},
-    "console": {"config", "errors", "training"},
+    "sparkline": {"tables"},
+    "listing": {"config", "errors", "runs"},
+    "tensorboard": {"errors", "runs"},
+    "console": {"config", "errors", "runs", "sparkline", "tensorboard", "training"},
     "checking": {"config", "data", "environment", "layers", "starters"},
     "pictures": {"runs"},
     "plots": {"errors", "runs"},
@@ -138,27 +143,46 @@ ARROWS: dict[str, set[str]] = {
         "tables",
         "targets",
     },
-    "cli": {
-        "autodiff",
+    "report": {
+        "checking",
+        "checkpoints",
+        "config",
+        "console",
+        "data",
+        "errors",
+        "network",
+        "objective",
+        "options",
+        "plots",
+        "predictor",
+        "runs",
+        "tables",
+        "targets",
+        "threads",
+    },
+    "verbs": {
         "checking",
         "config",
         "console",
         "errors",
         "experiment",
         "exporting",
+        "listing",
         "looking",
         "network",
         "options",
         "predicting",
         "prediction_files",
-        "regions",
+        "report",
         "resuming",
         "runs",
         "starter_tables",
         "starters",
         "tables",
+        "tensorboard",
         "threads",
     },
+    "cli": {"autodiff", "errors", "options", "regions", "report", "verbs"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -173,6 +197,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "checkpoints": {"torch"},
     "checking": {"torch"},
     "cli": {"typer"},
+    "verbs": {"typer"},
     "config": {"pydantic", "pydantic_core", "yaml"},
     "console": {"tqdm"},
     "data": {"PIL", "numpy", "pyarrow", "scipy", "sklearn", "torch", "torchvision", "tqdm"},
@@ -180,6 +205,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "export_formats": {"onnx", "onnxruntime", "safetensors", "torch"},
     "exporting": {"torch"},
     "cuda_graph": {"torch"},
+    "diagnostics": {"torch"},
     "environment": {"torch"},
     "evaluation": {"torch"},
     "experiment": {"torch"},
@@ -197,8 +223,10 @@ THIRD_PARTY: dict[str, set[str]] = {
     "predictor": {"torch"},
     "program": {"torch"},
     "regions": {"PIL", "numpy", "scipy", "torch", "typer"},
+    "report": {"PIL", "jinja2", "markupsafe", "numpy", "scipy", "torch", "typer"},
     "scores": {"numpy", "sklearn"},
     "starter_tables": {"sklearn"},
+    "tensorboard": {"tensorboard", "torch"},
     "threads": {"torch"},
     "training": {"torch"},
 }
@@ -217,6 +245,7 @@ CORE = (
     "threads",
     "training",
     "evaluation",
+    "diagnostics",
 )
 
 
@@ -267,7 +296,7 @@ def test_the_table_has_no_circle_and_the_core_stands_alone() -> None:
     for name in CORE:
         assert reached(name) <= {*CORE, "errors", "layers", "progress", "seeds"}
     assert [name for name, used in ARROWS.items() if "cli" in used] == ["__main__"]
-    assert [name for name, used in ARROWS.items() if "experiment" in used] == ["resuming", "cli"]
+    assert [name for name, used in ARROWS.items() if "experiment" in used] == ["resuming", "verbs"]
     assert "torch" not in {
         package for each in (*reached("config"), "config") for package in THIRD_PARTY.get(each, ())
     }
@@ -280,10 +309,14 @@ HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn"}
 REFUSED = [
     ["regions", "digits", "--plane", "0,1"],
     ["regions", "digits", "-o", "plane.gif"],
+    ["compare", "runs/digits"],
+    ["compare", "runs/digits", "runs/digits", "--fail-on-regression", "accuracy"],
+    ["compare", "runs/digits", "runs/absent"],
     [],
     ["check", "digits", "optimizer.lr=fast"],
     ["train", "digits", "model.depth=0"],
     ["train", "no such starter"],
+    ["report", "no such run"],
 ]
 
 WITHOUT_TORCH = [
@@ -292,6 +325,8 @@ WITHOUT_TORCH = [
     ["autodiff", "--help"],
     *(["autodiff", command, "--help"] for command in ("graph", "model", "check", "error", "cost")),
     ["regions", "--help"],
+    ["report", "--help"],
+    ["compare", "--help"],
     ["--version"],
     *(
         [command, "--help"]
@@ -304,6 +339,7 @@ WITHOUT_TORCH = [
     ["schema"],
     ["runs"],
     ["runs", "--json"],
+    ["runs", "--sort", "accuracy", "--where", "optimizer.name=sgd"],
 ]
 
 LOADED = f"""

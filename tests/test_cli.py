@@ -23,6 +23,7 @@ from stored_sets import write_idx
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
+from typer import rich_utils
 
 from mlpcli import checking, checkpoints, console, data, starters
 from mlpcli.cli import app
@@ -72,7 +73,7 @@ def test_stdout_has_the_path_and_the_metrics_and_stderr_a_line_an_epoch() -> Non
     assert path == "runs/iris"
     assert test == f"test loss {summary['test']['loss']:.4f} accuracy {summary['test']['accuracy']:.4f}"
     assert best.startswith(f"epoch {summary['best']['epoch']} of 3 was best by validation.loss; ")
-    opening, *epochs = done.err.splitlines()
+    opening, *epochs = done.err.splitlines()[:-3]  # without the curves
     assert (
         opening
         == "runs/iris: iris (96 train, 24 validation, 30 test), 131 parameters, cpu, 1 thread, explicit engine"
@@ -86,6 +87,7 @@ def test_stdout_has_the_path_and_the_metrics_and_stderr_a_line_an_epoch() -> Non
         "checkpoints/best.pt",
         "checkpoints/last.pt",
         "config.yaml",
+        "diagnostics.jsonl",
         "environment.json",
         "metrics.jsonl",
         "summary.json",
@@ -97,6 +99,8 @@ def test_quiet_leaves_only_the_result() -> None:
     done = succeeds("train", "iris", "training.epochs=1", "-q")
     assert done.err == "" and done.out.startswith("runs/iris\ntest loss ")
     assert Path("runs/iris/train.log").read_text().count("\n") == 2  # which has it all the same
+    done = succeeds("train", "--resume", "runs/iris", "training.epochs=2", "-q")
+    assert done.err == "" and "log scale" in Path("runs/iris/train.log").read_text()
 
 
 def test_json_is_one_object_that_equals_the_summary() -> None:
@@ -104,6 +108,36 @@ def test_json_is_one_object_that_equals_the_summary() -> None:
     assert done.json == {"run": "runs/iris", **summary_of("runs/iris")}
     assert done.json["status"] == "finished" and done.json["epochs"] == 2 and done.json["steps"] == 12
     assert done.err.count("\nepoch ") == 2
+
+
+def test_the_curves_of_a_training_end_its_log() -> None:
+    done = succeeds("train", "iris", "training.epochs=9")
+    header, train, validation = done.err.splitlines()[-3:]
+    assert header.split() == ["loss", "log", "scale", "first", "best", "at", "epoch", "last"]
+    lines = read_metrics(Path("runs/iris"))
+    for split, row in (("train", train), ("validation", validation)):
+        losses = [line[split]["loss"] for line in lines]
+        name, curve, *values = row.split()
+        assert name == split and len(curve) == 9 and set(curve) <= set("▁▂▃▄▅▆▇█")
+        best = losses.index(min(losses)) + 1
+        assert values == [f"{losses[0]:.4f}", f"{min(losses):.4f}", str(best), f"{losses[-1]:.4f}"]
+    alone = succeeds("train", "iris", "training.epochs=2", "data.validation=0").err.splitlines()
+    assert alone[-1].startswith("train") and "log scale" in alone[-2]
+    assert "log scale" not in succeeds("train", "iris", "training.epochs=1").err  # no curve
+
+
+@pytest.mark.parametrize("arguments", [["--no-color", "train", "--help"], ["train", "--help", "--no-color"], []])
+def test_colours_can_be_left_out(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rich_utils, "FORCE_TERMINAL", True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "")
+    coloured = re.compile(r"\x1b\[[\d;]*3\d[;m]")
+    assert coloured.search(succeeds("train", "--help").out)
+    assert coloured.search(mlpcli("train", "iris", "--bogus").err)
+    if not arguments:
+        monkeypatch.setenv("NO_COLOR", "1")
+    assert not coloured.search(succeeds(*(arguments or ["train", "--help"])).out)
+    assert not coloured.search(mlpcli("train", "iris", "--bogus", *[a for a in arguments if a[2] == "n"]).err)
 
 
 class EagerBar(tqdm):  # type: ignore[type-arg]
@@ -119,7 +153,8 @@ def test_a_terminal_gets_a_bar_instead_of_lines(monkeypatch: pytest.MonkeyPatch)
     done = succeeds("train", "iris", "training.epochs=3", terminal=True)
     assert re.search(r"\repoch 3/3: +\d+%\|.*\| \d+/288 .*loss \d\.\d{4} accuracy \d\.\d{4}\]", done.err)
     assert "train loss" not in done.err  # the lines
-    assert done.err.rstrip(" ").endswith("\r")  # the bar is taken away
+    bar, curves = done.err.rsplit("\r", 1)
+    assert bar.endswith(" ") and curves.startswith("loss ")  # the bar is taken away
     assert Path("runs/iris/train.log").read_text().count("train loss") == 3
     assert succeeds("train", "iris", "training.epochs=1", "-q", terminal=True).err == ""
 
@@ -887,7 +922,18 @@ def mlpcli_version() -> str:
 COMMON = ["--json", "--quiet", "-q", "--verbose", "-v", "--help", "-h"]
 
 OPTIONS = {
-    "train": ["CONFIG", "KEY=VALUE", "--resume", "RUN", "--output", "-o", "DIR", *COMMON],
+    "train": [
+        "CONFIG",
+        "KEY=VALUE",
+        "--resume",
+        "RUN",
+        "--output",
+        "-o",
+        "DIR",
+        "--tensorboard",
+        "--no-color",
+        *COMMON,
+    ],
     "eval": ["TARGET", "KEY=VALUE", "--checkpoint", "--split", "--fail-under", "--fail-over", *COMMON],
     "predict": [
         *("TARGET", "INPUT", "--output", "-o", "FILE", "--top", "--checkpoint", "--device", "--on-bad-file"),
@@ -923,8 +969,10 @@ OPTIONS = {
         *("--extend", "--at", "--history", "--split", "--checkpoint", "--output", "-o", "FILE"),
         *COMMON,
     ],
+    "report": ["RUN", "KEY=VALUE", "--watch", "--landscape", *COMMON],
+    "compare": ["RUN", "--output", "-o", "FILE", "--landscape", "--fail-on-regression", *COMMON],
     "schema": COMMON,
-    "runs": ["DIR", *COMMON],
+    "runs": ["DIR", "--sort", "--where", "KEY=VALUE", *COMMON],
     "info": COMMON,
 }
 

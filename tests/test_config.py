@@ -325,8 +325,8 @@ MESSAGES = [
         "c.yaml:2:1: unknown key batch_size\n"
         "    batch_size: 3\n"
         "    ^^^^^^^^^^\n"
-        "    did you mean training.batch_size? a config has: data, loss, model, name, optimizer, scheduler, "
-        "seed, training",
+        "    did you mean training.batch_size? a config has: data, loss, model, name, optimizer, report, "
+        "scheduler, seed, training",
     ),
     (
         DIGITS + "loss: {name: mse, label_smoothing: 0.1}",

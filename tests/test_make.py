@@ -69,6 +69,16 @@ def test_demo_trains_evaluates_and_shows_the_results(copy: Copy) -> None:
     assert {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints"} <= set(files.split())
 
 
+def test_gd_vs_sgd_compares_and_draws(copy: Copy) -> None:
+    out = copy.make("gd-vs-sgd", "PAIRED=training.epochs=6 training.keep_checkpoints=3 --quiet")
+    assert "after 7,764 gradient evaluations" in out and "McNemar" in out
+    assert "The runs are in runs/gd and runs/sgd." in out
+    for name in re.findall(r"gd-vs-sgd\.\w+", out.splitlines()[-1]):
+        assert (copy.project / name).stat().st_size > 5000
+    assert "<svg" in (copy.project / "gd-vs-sgd.svg").read_text(encoding="utf-8")
+    assert "runs/gd-2" in copy.make("gd-vs-sgd", "PAIRED=training.epochs=2 training.keep_checkpoints=3 --quiet")
+
+
 def test_train_and_eval_take_a_config_and_a_run(copy: Copy) -> None:
     assert "runs/iris\n" in copy.make("train", "CONFIG=iris")
     out = copy.make("eval", "RUN=runs/iris")

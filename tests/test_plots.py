@@ -172,7 +172,7 @@ def test_numbers_of_linear_axes_tell_the_ticks(ends: list[float]) -> None:
 @given(st.lists(st.one_of(FINITE, st.floats(-1e-290, 1e-290), st.integers(-3, 3).map(float)), min_size=1))
 def test_linear_axes_hold_their_values_and_have_a_tick(values: list[float]) -> None:
     for most in (MOST_TICKS, MOST_WIDE_TICKS):
-        axis = plots._Axis("linear", values, most)
+        axis = plots.Axis("linear", values, most)
         assert 1 <= len(axis.ticks()) <= most
         assert all(0 <= axis.share(value) <= 1 for value in values)
         assert all(0 <= axis.share(tick) <= 1 for tick, _ in axis.ticks())

@@ -442,6 +442,9 @@ class Training(Section):
     """Of how many epochs the checkpoints stay in the run: spread evenly from epoch 0 (the initial weights) to the
     last one, both among them; 1 is the last one alone, `all` is every epoch. Each takes as much disk space as
     last.pt."""
+    diagnostics: bool = True
+    """Look into the network on up to 256 training samples at up to 25 epochs, and write histograms of its weights
+    and activations, dead units, gradient norms and update ratios to diagnostics.jsonl."""
 
 
 class Config(Section):
@@ -463,6 +466,8 @@ class Config(Section):
     """How the learning rate moves."""
     training: Training = Training()
     """The loop."""
+    report: bool = True
+    """Whether training ends with report.html, its pictures in plots/ and the model card README.md."""
 
 
 FULL_BATCH = ("gd", "lbfgs")

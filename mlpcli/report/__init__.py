@@ -1,0 +1,1 @@
+"""Runs as pages and pictures, and runs side by side."""

@@ -1,0 +1,1 @@
+"""The sections of the page, a file a subject: what is known of a run -> blocks to show."""

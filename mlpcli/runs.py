@@ -341,12 +341,19 @@ def list_runs(directory: Path) -> list[dict[str, Any]]:
     return sorted((describe(path) for path in paths), key=lambda run: (run["started"], run["path"]))
 
 
+def status_of(path: Path, summary: Mapping[str, Any]) -> str:
+    """`running`, what the summary says, `interrupted` where there is none, or `unknown` where it is damaged."""
+    if is_being_trained(path):
+        return "running"
+    return str(summary.get("status", "unknown" if (path / SUMMARY).exists() else "interrupted"))
+
+
 def describe(path: Path) -> dict[str, Any]:
     """A run's status and main numbers, from its small files alone."""
     summary, environment = read_json(path / SUMMARY), read_json(path / ENVIRONMENT)
     try:
         metrics = read_metrics(path)
-        status = "running" if is_being_trained(path) else str(summary.get("status", "interrupted"))
+        status = status_of(path, summary)
     except OSError:
         metrics, status = [], "unreadable"
     return {

@@ -212,6 +212,8 @@ def test_damage_is_said_and_the_rest_is_shown(run: Path) -> None:
         "2 lines of diagnostics.jsonl are damaged and left out",
     ):
         assert sentence in text
+    assert "not known how it ended" in text and "--resume" not in text
+    assert succeeds("runs", run, "--json").json["runs"][0]["status"] == "unknown"
     # measured now, as there is no summary
     accuracy = succeeds("eval", run, "--json").json["metrics"]["accuracy"]
     assert f"accuracy {accuracy:.6f}" in text

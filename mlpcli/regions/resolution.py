@@ -36,7 +36,7 @@ def settled(attempt: Callable[[float], Result], finest: float = FINEST) -> Resul
             epsilon *= COARSER
     raise FailedError(
         "the regions here are too thin for float64 to tell apart\n"
-        "    choose a larger window, or one nearer to the data"
+        "    choose a window of another size, or one nearer to the data"
     )
 
 

@@ -26,6 +26,7 @@ STATUS = {
     "diverged": "diverged",
     "running": "goes on",
     "interrupted": "was interrupted",
+    "unknown": "ended in a way that is not known",
 }
 MARKER = "<!-- Written by mlpcli report, which replaces it. Take this line out to keep what you write here. -->"
 
@@ -183,7 +184,7 @@ def _limits(run: Gathered) -> list[str]:
         )
     if run.status == "diverged":
         limits.append("The training diverged.")
-    elif run.status != "finished":
+    elif run.status in ("interrupted", "running"):
         limits.append("The training was not finished.")
     tested = run.samples.get("test", 0)
     if 0 < tested < 1000:

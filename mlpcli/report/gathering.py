@@ -20,10 +20,10 @@ from mlpcli.runs import (
     LAST,
     METRICS,
     SUMMARY,
-    is_being_trained,
     read_json,
     read_metrics,
     require_run,
+    status_of,
 )
 from mlpcli.targets import Opened
 
@@ -39,7 +39,7 @@ class Gathered:
 
     Attributes:
         path: its directory.
-        status: `finished`, `diverged`, `running` or `interrupted`.
+        status: `finished`, `diverged`, `running`, `interrupted` or `unknown`.
         config: as config.yaml has it, else the checkpoint; None where neither can be read.
         metrics: a line an epoch.
         summary, environment: as in their files; empty where there are none.
@@ -125,8 +125,8 @@ def gather(path: Path, overrides: Sequence[str] = (), trained: Opened | None = N
     notes: list[str] = []
     config = _config(path, notes)
     summary = _object(path / SUMMARY, notes)
-    running = is_being_trained(path)
-    status = "running" if running else str(summary.get("status", "interrupted"))
+    status = status_of(path, summary)
+    running = status == "running"
     metrics = _metrics(path, running, notes)
     probes, damaged = read_probes(path)
     if damaged and not running:
@@ -135,7 +135,7 @@ def gather(path: Path, overrides: Sequence[str] = (), trained: Opened | None = N
     found = Gathered(
         path, status, config, metrics, summary, _object(path / ENVIRONMENT, notes), probes, notes=notes
     )
-    if status == "interrupted" and not (path / SUMMARY).exists():
+    if status == "interrupted":
         notes.append(
             f"The run was interrupted after {len(metrics):,} finished epochs; "
             f"go on with: mlpcli train --resume {shlex.quote(str(path))}"

@@ -19,6 +19,7 @@ STATUS = {
     "diverged": "diverged",
     "running": "still running",
     "interrupted": "interrupted",
+    "unknown": "not known how it ended",
 }
 
 

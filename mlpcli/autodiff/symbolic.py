@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from mlpcli.autodiff.graph import Graph
@@ -164,6 +165,10 @@ def _bits(graph: Graph, y: Sequence[float]) -> float:
     return max(bits)
 
 
+TICK = 0.05
+"""Seconds between two attempts to end what is late."""
+
+
 class _LateError(BaseException):
     """Not an Exception, of which sympy catches some."""
 
@@ -175,12 +180,15 @@ def _deadline(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def late(*_: object) -> None:
-        raise _LateError
+    def late(_: int, frame: FrameType | None) -> None:
+        # Python drops what is raised in the callback of a weak reference: the next tick will do
+        if frame is None or frame.f_globals.get("__name__") not in ("weakref", "_weakrefset"):
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            raise _LateError
 
     before = signal.signal(signal.SIGVTALRM, late)
     try:
-        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, TICK)
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)

@@ -24,14 +24,14 @@ from mlpcli.diagnostics import Probe, probe_rows, probed_epochs
 from mlpcli.environment import environment
 from mlpcli.errors import DataError, DivergedError
 from mlpcli.explicit import Explicit
-from mlpcli.network import Network, augmentation, network_for, open_target
-from mlpcli.objective import less_is_better
+from mlpcli.network import Network, augmentation, network_for
 from mlpcli.optim import lr_factor, make_optimizer
 from mlpcli.predictor import Predictor
-from mlpcli.progress import Plateau, Progress
+from mlpcli.progress import Plateau, Progress, less_is_better
 from mlpcli.runs import SUMMARY, Run, kept_epochs, read_diagnostics, read_json
 from mlpcli.scores import scores
 from mlpcli.seeds import stream_seed
+from mlpcli.targets import open_trained
 from mlpcli.threads import fastest_threads, flush_denormals
 from mlpcli.training import Engine, NonFinite, Record, Trainer
 
@@ -373,17 +373,11 @@ def evaluate_target(
         DataError: the split does not exist, or the data is absent, or does not fit the model.
     """
     flush_denormals()
-    config, network, path = open_target(target, which, overrides)
-    dataset = data.load(config.data, config.seed, network.extraction)
-    if dataset.description.fingerprint != network.description.fingerprint:
-        log.warning("the data is not what %s was trained on (another fingerprint)", path)
-    chosen = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}[split]
-    if chosen is None:
-        raise DataError("there is no validation split: data.validation is 0\n    use --split test or train")
-    chosen = data.as_trained(chosen, dataset.description, network.description)
+    opened = open_trained(target, overrides, which=which)
+    network, chosen = opened.network, opened.split(split)
     result = network.measure(chosen, confusion=True)
     plain: dict[str, Any] = {
-        "checkpoint": str(path),
+        "checkpoint": opened.of,
         "split": split,
         "samples": result.samples,
         "metrics": result.metrics,

@@ -16,12 +16,12 @@ from mlpcli.config.schema import TASK_METRICS
 from mlpcli.config.text import Text
 from mlpcli.config.yaml_source import FatalError, parse_yaml
 from mlpcli.errors import ConfigError, UsageError
+from mlpcli.progress import less_is_better
 from mlpcli.runs import CONFIG
 
 OWN = ("path", "status", "started", "epochs", "seconds")
 """Keys of a run by itself."""
 METRICS = tuple(dict.fromkeys(metric for metrics in TASK_METRICS.values() for metric in metrics))
-MORE_IS_BETTER = ("accuracy", "top5_accuracy", "r2")
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -130,7 +130,7 @@ def _rank(value: Any, key: str) -> tuple[int, Any]:
     if value is MISSING or value is None:
         return 3, 0
     if _is_number(value):
-        return 0, -value if key in MORE_IS_BETTER else value
+        return 0, value if less_is_better(key) else -value
     return (1, value) if isinstance(value, str) else (2, str(value))
 
 

@@ -310,8 +310,3 @@ def _r2(squared: Tensor, deviation: Tensor) -> float:
     constant = deviation == 0
     r2 = torch.where(constant, (squared == 0).double(), 1 - squared / torch.where(constant, 1, deviation))
     return float(r2.mean())
-
-
-def less_is_better(metric: str) -> bool:
-    """Whether a smaller value of that metric is an improvement."""
-    return metric not in ("accuracy", "top5_accuracy", "r2")

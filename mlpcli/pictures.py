@@ -4,11 +4,11 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from unicodedata import combining, normalize
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from mlpcli.letters import plain
 from mlpcli.runs import write_whole
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -92,7 +92,7 @@ def _columns(samples: int, width: int, height: int) -> int:
 
 def _cut(text: str, width: int, font: Font) -> str:
     """`text` on one line, or its beginning and … where that is too wide; without accents, which the font lacks."""
-    text = "".join(each for each in normalize("NFKD", " ".join(text.split())) if not combining(each))
+    text = plain(" ".join(text.split()))
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def less_is_better(metric: str) -> bool:
+    """Whether a smaller value of that metric is an improvement."""
+    return metric not in ("accuracy", "top5_accuracy", "r2")
+
+
 @dataclass
 class Progress:
     """Whether a metric still improves.

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpcli import data, looking, starters
+from mlpcli import data, starters
 from mlpcli.config import Config, load_config
+from mlpcli.config.rules import settle
 from mlpcli.data import Dataset, Split
 from mlpcli.errors import DataError
 from mlpcli.network import Network, network_for, open_target
@@ -61,9 +62,16 @@ def open_any(target: str, overrides: Sequence[str] = (), *, which: str = "best")
         UserError: there is no such thing, it cannot be read, or its data is absent.
     """
     if not is_trained(target):
-        config, dataset = looking.load(load_config(starters.find(target), overrides))
+        config = load_config(starters.find(target), overrides)
+        dataset = data.load(config.data, config.seed)
+        config = settle(config, dataset.facts)
         return Opened(f"{config.name} at its initial weights", config, network_for(config, dataset), dataset)
-    config, network, path = open_target(Path(target), which, overrides)
+    return open_trained(Path(target), overrides, which=which)
+
+
+def open_trained(target: Path, overrides: Sequence[str] = (), *, which: str = "best") -> Opened:
+    """As `open_any`, of a run directory or a checkpoint file alone."""
+    config, network, path = open_target(target, which, overrides)
     dataset = data.load(config.data, config.seed, network.extraction)
     if dataset.description.fingerprint != network.description.fingerprint:
         log.warning("the data is not what %s was trained on (another fingerprint)", path)

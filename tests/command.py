@@ -5,6 +5,7 @@ CUDA is out of sight, for the tests compare bits.
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import signal
@@ -72,6 +73,20 @@ def succeeds(*arguments: str | PathLike[str], terminal: bool = False) -> Done:
     """`mlpcli ARGUMENTS`, which must exit with 0."""
     done = mlpcli(*arguments, terminal=terminal)
     assert done.code == 0, done
+    return done
+
+
+def interrupted(step: int, *arguments: str | PathLike[str]) -> Done:
+    """`mlpcli ARGUMENTS`, which trains, interrupted after so many of its steps: it must exit with 130."""
+    steps = itertools.count(1)
+
+    def count(_: Any) -> None:
+        if next(steps) == step:
+            signal.raise_signal(signal.SIGINT)
+
+    with patch("mlpcli.console.Display.step", count):
+        done = mlpcli(*arguments)
+    assert done.code == 130, done
     return done
 
 

@@ -15,7 +15,6 @@ from command import mlpcli, succeeds
 from scipy import stats
 
 from mlpcli.config import parse_config
-from mlpcli.objective import less_is_better
 from mlpcli.report import compare_gates
 from mlpcli.report.compare import compare, differences
 from mlpcli.report.compare_charts import Curve, overlaid
@@ -409,6 +408,6 @@ def test_what_a_gate_holds(text: str, baseline: float, value: float, holds: bool
 
 
 def test_gates_know_which_metrics_are_better_when_they_are_more() -> None:
-    assert [name for name in compare_gates.METRICS if not less_is_better(name)] == list(
-        compare_gates.MORE_IS_BETTER
-    )
+    for name in compare_gates.METRICS:
+        worse = compare_gates.Gate(name, 0.0, relative=False).worse(0.5, 0.75)
+        assert worse == (-0.25 if name in ("accuracy", "top5_accuracy", "r2") else 0.25)

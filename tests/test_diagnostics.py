@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from command import mlpcli, succeeds
+from command import interrupted, succeeds
 from torch import Tensor, nn
 
-from mlpcli import console
 from mlpcli.diagnostics import BINS, FEW, PROBES, SAMPLES, Probe, histogram, probe_rows, probed_epochs
 from mlpcli.model import build_mlp
 from mlpcli.objective import Loss
@@ -196,7 +194,7 @@ def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
 
 
 def last(run: str) -> dict[str, Any]:
-    return torch.load(f"{run}/checkpoints/last.pt", weights_only=True)  # type: ignore[no-any-return]
+    return torch.load(f"{run}/checkpoints/last.pt", weights_only=True)  # type: ignore[no-any-return]  # torch.load says Any
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,28 +230,13 @@ def test_a_training_with_it_is_the_training_without_it(kind: str) -> None:
         assert summary.get("initial_loss") == (lines[0]["loss"] if run == "with" else None)
 
 
-def interrupted(step: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start a training, or go on with it, and interrupt it after so many of its steps."""
-    steps = 0
-
-    def count(_: console.Display) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(console.Display, "step", count)
-        assert mlpcli("train", *arguments).code == 130
-
-
-def test_an_interrupted_run_has_the_lines_of_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_has_the_lines_of_one_that_was_not() -> None:
     arguments = ["iris", "model.dropout=0.2", "training.epochs=8", "-o"]
     succeeds("train", *arguments, "whole")
-    interrupted(2, [*arguments, "run"], monkeypatch)
+    interrupted(2, "train", *arguments, "run")
     assert [line["epoch"] for line in read_diagnostics(Path("run"))] == [0]
     for step in (3, 6, 14):  # just before an epoch's last of 6 steps, and in the middle of others
-        interrupted(step, ["--resume", "run"], monkeypatch)
+        interrupted(step, "train", "--resume", "run")
     # as a process leaves it that dies between the line of an epoch and its checkpoint, in the next line
     whole = Path("whole/diagnostics.jsonl").read_text()
     Path("run/diagnostics.jsonl").write_text(whole + '{"epoch": 9, "st')
@@ -262,10 +245,10 @@ def test_an_interrupted_run_has_the_lines_of_one_that_was_not(monkeypatch: pytes
     assert last("run")["position"]["step"] == 48
 
 
-def test_after_an_epochs_last_step_the_update_is_no_longer_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_epochs_last_step_the_update_is_no_longer_known() -> None:
     arguments = ["iris", "training.epochs=2", "-o"]
     succeeds("train", *arguments, "whole")
-    interrupted(6, [*arguments, "run"], monkeypatch)
+    interrupted(6, "train", *arguments, "run")
     succeeds("train", "--resume", "run")
     whole, lines = read_diagnostics(Path("whole")), read_diagnostics(Path("run"))
     assert [layer["update_ratio"] for layer in lines[1]["layers"]] == [None, None]

@@ -1,6 +1,5 @@
 """Checkpoints that stay: of which epochs, that they are what the training had, and that no interruption shows."""
 
-import signal
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,11 +8,11 @@ from typing import Any, BinaryIO, Literal
 
 import pytest
 import torch
-from command import mlpcli, succeeds
+from command import interrupted, mlpcli, succeeds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpcli import checkpoints, console, data, starters
+from mlpcli import checkpoints, data, starters
 from mlpcli.config import load_config
 from mlpcli.errors import StorageError
 from mlpcli.network import network_for
@@ -170,19 +169,9 @@ KEEPING = (*IRIS, "training.epochs=4", "training.keep_checkpoints=3")
 
 
 @pytest.mark.parametrize("stop", [1, STEPS, STEPS + 2, 2 * STEPS, 4 * STEPS - 1])
-def test_interrupted_and_resumed_they_are_the_same_bytes(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_and_resumed_they_are_the_same_bytes(stop: int) -> None:
     succeeds(*KEEPING, "-o", "whole")
-    steps = 0
-
-    def step(self: console.Display) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == stop:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(console.Display, "step", step)
-        assert mlpcli(*KEEPING, "-o", "parts").code == 130
+    interrupted(stop, *KEEPING, "-o", "parts")
     done = [epoch for epoch in (0, 2, 4) if epoch * STEPS < stop]
     assert kept("parts") == done
     succeeds("train", "--resume", "parts", "-q")

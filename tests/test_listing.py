@@ -10,7 +10,6 @@ from command import mlpcli, succeeds
 
 from mlpcli import listing
 from mlpcli.config import dump_config, parse_config
-from mlpcli.objective import less_is_better
 from mlpcli.runs import Run
 
 SGD = "data: {dataset: digits}\noptimizer: {name: sgd, lr: 0.1, momentum: 0.9}\nmodel: {width: [32, 32]}\n"
@@ -139,9 +138,10 @@ def test_what_no_run_can_have(arguments: list[str], message: str) -> None:
 
 
 def test_every_metric_is_sorted_with_the_best_first() -> None:
-    assert {metric: metric not in listing.MORE_IS_BETTER for metric in listing.METRICS} == {
-        metric: less_is_better(metric) for metric in listing.METRICS
-    }
+    for metric in listing.METRICS:
+        runs = [{"test": {metric: value}, "validation": {}} for value in (0.2, 0.1, 0.3)]
+        values = [run["test"][metric] for run in listing.listed(runs, [], metric)]
+        assert values == sorted(values, reverse=metric in ("accuracy", "top5_accuracy", "r2"))
 
 
 def test_json_has_the_runs_as_without_a_choice() -> None:

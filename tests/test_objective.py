@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torch.nn import functional as F
 
-from mlpcli.objective import LOSSES, PENDING_BATCHES, PENDING_NUMBERS, Loss, Metrics, less_is_better
+from mlpcli.objective import LOSSES, PENDING_BATCHES, PENDING_NUMBERS, Loss, Metrics
+from mlpcli.progress import less_is_better
 
 RNG = np.random.default_rng(0)
 OUTPUTS = RNG.normal(size=(40, 7)) * 3

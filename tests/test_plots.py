@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlpcli import plots
+from mlpcli import axes, plots
+from mlpcli.axes import MOST_TICKS, MOST_WIDE_TICKS, Scale, linear_number, linear_ticks
 from mlpcli.errors import UsageError
-from mlpcli.plots import MOST_TICKS, MOST_WIDE_TICKS, Curve, Panel, Scale, linear_number, linear_ticks
+from mlpcli.plots import Curve, Panel
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -74,7 +75,7 @@ def test_points_without_a_logarithm_are_left_out() -> None:
 
 @given(st.floats(1e-20, 1e20), st.floats(1.0, 1e30))
 def test_logarithmic_axes_have_some_ticks(low: float, ratio: float) -> None:
-    ticks = plots._log_ticks(*plots._log_range([low, low * ratio]))
+    ticks = axes._log_ticks(*axes._log_range([low, low * ratio]))
     assert 1 <= len(ticks) <= MOST_TICKS
 
 
@@ -82,7 +83,7 @@ def test_logarithmic_axes_have_some_ticks(low: float, ratio: float) -> None:
     ("value", "text"), [(1e-8, "1e-8"), (0.01, "0.01"), (2000, "2,000"), (5e-4, "5e-4"), (1e5, "1e5")]
 )
 def test_ticks_are_short(value: float, text: str) -> None:
-    assert plots.number(value) == text
+    assert axes.number(value) == text
 
 
 # --- linear axes --------------------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def test_numbers_of_linear_axes(value: float, text: str) -> None:
 
 @given(ENDS)
 def test_numbers_of_linear_axes_tell_the_ticks(ends: list[float]) -> None:
-    low, high = plots._linear_range(ends)
+    low, high = axes._linear_range(ends)
     ticks = linear_ticks(low, high)
     assert [float(linear_number(tick).replace(",", "")) for tick in ticks] == ticks
 
@@ -172,7 +173,7 @@ def test_numbers_of_linear_axes_tell_the_ticks(ends: list[float]) -> None:
 @given(st.lists(st.one_of(FINITE, st.floats(-1e-290, 1e-290), st.integers(-3, 3).map(float)), min_size=1))
 def test_linear_axes_hold_their_values_and_have_a_tick(values: list[float]) -> None:
     for most in (MOST_TICKS, MOST_WIDE_TICKS):
-        axis = plots.Axis("linear", values, most)
+        axis = axes.Axis("linear", values, most)
         assert 1 <= len(axis.ticks()) <= most
         assert all(0 <= axis.share(value) <= 1 for value in values)
         assert all(0 <= axis.share(tick) <= 1 for tick, _ in axis.ticks())
@@ -212,7 +213,7 @@ def test_a_linear_panel_as_svg() -> None:
     ],
 )
 def test_axes_begin_at_zero_where_that_is_near(values: tuple[float, float], low: float) -> None:
-    assert plots._linear_range(values)[0] == pytest.approx(low)
+    assert axes._linear_range(values)[0] == pytest.approx(low)
     root = drawn(panel(Curve("", [5.0, 6.0], values, 0)))
     bottom = lines(root, "axis")[0][1][1]
     on_the_axis = [line for line in lines(root, "grid") if line[0][1] == line[1][1] == bottom]

@@ -3,18 +3,17 @@
 import errno
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import mlpcli, succeeds
+from command import interrupted, mlpcli, succeeds
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from mlpcli import console, tensorboard
+from mlpcli import tensorboard
 from mlpcli.runs import read_diagnostics, read_metrics
 from mlpcli.tensorboard import flat
 
@@ -103,22 +102,8 @@ def test_values_of_a_config_are_flat() -> None:
     assert flat(values) == [("a", 1), ("b.d", "[1, 2]"), ("b.e.f", "x"), ("b.e.g", True)]
 
 
-def interrupt(step: int, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    steps = 0
-
-    def count(_: console.Display) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(console.Display, "step", count)
-        assert mlpcli(*arguments, "--tensorboard").code == 130
-
-
-def test_a_resumed_run_goes_on_and_takes_back_what_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt(14, monkeypatch, *TRAIN)  # in the third of four epochs of six steps
+def test_a_resumed_run_goes_on_and_takes_back_what_is_done_again() -> None:
+    interrupted(14, *TRAIN, "--tensorboard")  # in the third of four epochs of six steps
     assert [step for step, _ in curve(shown(), "loss/train")] == [1, 2]
     # as a process leaves it that is killed between its events and its checkpoint
     board = tensorboard.Board(RUN, 2)

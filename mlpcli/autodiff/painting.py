@@ -2,7 +2,6 @@
 
 import io
 import math
-import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from html import escape
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mlpcli.autodiff.layout import Point
 from mlpcli.autodiff.scene import STYLES, Block, Curve, Group, Polygon, Scene, Shape, Style, Text
 from mlpcli.errors import UsageError
+from mlpcli.letters import plain
 
 SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif'
 MONO = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace'
@@ -155,7 +155,7 @@ class _Pen:
                 bold = round(0.02 * style.size * self.scale) if style.bold else 0
                 colour = _colour(style.fill)
                 at = (x * self.scale, y * self.scale)
-                self._draw.text(at, _plain(text), colour, font, onto, stroke_width=bold, stroke_fill=colour)
+                self._draw.text(at, plain(text), colour, font, onto, stroke_width=bold, stroke_fill=colour)
             case Curve(_, start, pieces):
                 points = [(x * self.scale, y * self.scale) for x, y in _points(start, pieces)]
                 self._draw.line(points, _colour(style.stroke), width, joint="curve")
@@ -184,22 +184,3 @@ def _colour(pair: tuple[str, str] | None) -> str:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
-
-
-def _plain(text: str) -> str:
-    """`text` in the letters of Pillow's font: without accents, Greek letters by their names, others as ?."""
-    return "".join(_letters(letter) for letter in unicodedata.normalize("NFKD", text))
-
-
-def _letters(letter: str) -> str:
-    if letter.isascii() or letter in "·…":
-        return letter
-    if unicodedata.combining(letter):
-        return ""
-    if letter in "−×∞∂":
-        return {"−": "-", "×": "x", "∞": "inf", "∂": "d"}[letter]
-    name = unicodedata.name(letter, "")
-    if name.startswith("GREEK"):
-        word = name.rpartition(" LETTER ")[2].partition(" ")[0]
-        return word.title() if "CAPITAL" in name else word.lower()
-    return "?"

@@ -230,7 +230,7 @@ def _show_line(opened: "Opened", line: "Line", output: Path | None, as_json: boo
     view = study.line_of(opened, line)
     report = study.of_line(view)
     if output is not None:
-        plots.draw([study.line_panel(view)], view.title, output)
+        plots.draw([study.line_panel(view)], line.text, output)
     _print(report, text.line(report), as_json)
 
 

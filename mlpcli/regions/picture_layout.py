@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlpcli.plots import MOST_TICKS, MOST_WIDE_TICKS, SIZES, Words, linear_number, linear_ticks
+from mlpcli.axes import MOST_TICKS, MOST_WIDE_TICKS, linear_number, linear_ticks
+from mlpcli.plots import SIZES, Words
 from mlpcli.regions.colours import hexadecimal, layer_colours
 from mlpcli.regions.picture_raster import middles
 from mlpcli.regions.piecewise import Floats

@@ -1,13 +1,12 @@
 """A picture of a plane as a PNG: cells row by row of pixels, all at once, and the rest with Pillow."""
 
 import io
-import unicodedata
-from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mlpcli.letters import plain
 from mlpcli.plots import INK, MUTED, PAPER, SIZES, Words
 from mlpcli.regions.picture_layout import BADGE, CASING, CHIP, MARK, Badge, Layout, Row, Stroke
 from mlpcli.regions.picture_raster import raster
@@ -143,21 +142,3 @@ def _text(pen: ImageDraw.ImageDraw, words: Words, scale: float, *, halo: bool = 
 @cache
 def _font(style: str, scale: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(SIZES[style] * scale)
-
-
-def plain(text: str) -> str:
-    """`text` in the letters of Pillow's font: without accents, others as ?."""
-    return "".join(_letters(unicodedata.normalize("NFKD", text.translate(_LIKE))))
-
-
-_LIKE = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "x", "…": "\0"})
-
-
-def _letters(letters: str) -> Iterable[str]:
-    for letter in letters:
-        if letter == "\0":
-            yield "…"
-        elif (letter.isascii() and letter.isprintable()) or letter == "·":
-            yield letter
-        elif not unicodedata.combining(letter):
-            yield "?"

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mlpcli.plots import Axis, Point, Scale, linear_number
+from mlpcli.axes import Axis, Scale, linear_number
+from mlpcli.plots import Point
 from mlpcli.report.drawing import LETTER, WIDTH, Box, Chart, Dot, Path, Shape, Words, cut
 
 PLANE = 180.0

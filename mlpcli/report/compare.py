@@ -10,7 +10,7 @@ import numpy as np
 
 from mlpcli.config import Config, to_plain
 from mlpcli.data.dataset import fingerprint
-from mlpcli.objective import less_is_better
+from mlpcli.progress import less_is_better
 from mlpcli.report.compare_statistics import PairedTest, mcnemar, paired_t, with_holm
 from mlpcli.report.gathering import Gathered, gather, number
 from mlpcli.report.statistics import Interval

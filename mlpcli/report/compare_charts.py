@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mlpcli.plots import COLOURS, Axis, Point, Scale
+from mlpcli.axes import Axis, Scale
+from mlpcli.plots import COLOURS, Point
 from mlpcli.report.charts import DECADES, MOST_X, MOST_Y, Frame, empty, thinned
 from mlpcli.report.compare import Comparison, Side
 from mlpcli.report.drawing import Chart, Dot, Path, Shape, Words

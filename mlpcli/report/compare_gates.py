@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from mlpcli.errors import UsageError
 from mlpcli.options import one_of
+from mlpcli.progress import less_is_better
 
 OPTION = "--fail-on-regression"
-MORE_IS_BETTER = ("accuracy", "top5_accuracy", "r2")
-METRICS = (*MORE_IS_BETTER, "error", "loss", "mse", "mae", "rmse", "train_seconds")
+METRICS = ("accuracy", "top5_accuracy", "r2", "error", "loss", "mse", "mae", "rmse", "train_seconds")
 """What can be gated: the test metrics, and the seconds of training."""
 
 
@@ -28,7 +28,7 @@ class Gate:
 
     def worse(self, baseline: float, value: float) -> float:
         """By how much the value is worse; negative where it is better."""
-        return baseline - value if self.metric in MORE_IS_BETTER else value - baseline
+        return value - baseline if less_is_better(self.metric) else baseline - value
 
     def holds(self, baseline: float, value: float) -> bool:
         """Whether the value is worse by no more than the tolerance, but for rounding."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from mlpcli.letters import plain
 from mlpcli.plots import COLOURS, GRID, INK, MUTED, PAPER, Point, dashed
 
 WIDTH = 360.0
@@ -38,7 +39,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Box:
-    """A filled rectangle; the paper shows through where `opacity` is less than 1."""
+    """A filled rectangle; what lies below shows through where `opacity` is less than 1."""
 
     x: float
     y: float
@@ -167,7 +168,7 @@ def png(chart: Chart) -> bytes:
     scale = SCALE * FINER
     size = (chart.width + 2 * MARGIN, chart.height + TITLE_HEIGHT + MARGIN)
     page = Image.new("RGB", (round(size[0] * scale), round(size[1] * scale)), PAPER[0])
-    pen = ImageDraw.Draw(page)
+    pen = ImageDraw.Draw(page, "RGBA")  # which lays colours that are not opaque over what is there
     fonts = {name: ImageFont.load_default(letters * scale) for name, letters in SIZES.items()}
     for shape in shapes:
         _paint(pen, shape, scale, fonts)
@@ -202,19 +203,18 @@ def _paint(
             corner = ((x + width) * scale - 1, (y + height) * scale - 1)
             if width > 0 and height > 0:
                 low = (x * scale, y * scale)
-                pen.rectangle((*low, max(low[0], corner[0]), max(low[1], corner[1])), _mixed(colour, opacity))
+                pen.rectangle((*low, max(low[0], corner[0]), max(low[1], corner[1])), _filled(colour, opacity))
         case Dot(x, y, colour, radius, opacity) if radius:
-            pen.circle((x * scale, y * scale), radius * scale, _mixed(colour, opacity))
+            pen.circle((x * scale, y * scale), radius * scale, _filled(colour, opacity))
         case Words(style, x, y, text, anchor):
             ink = {"small": MUTED, "over": PAPER, "large-over": PAPER}.get(style, INK)[0]
             bold = 1 if style == "title" else 0
             at = {"start": "ls", "middle": "ms", "end": "rs"}[anchor]
-            pen.text((x * scale, y * scale), text, ink, fonts[style], at, stroke_width=bold, stroke_fill=ink)
+            pen.text(
+                (x * scale, y * scale), plain(text), ink, fonts[style], at, stroke_width=bold, stroke_fill=ink
+            )
 
 
-def _mixed(colour: int, opacity: float) -> tuple[int, int, int]:
-    """A colour over the light paper."""
-    text, paper = COLOURS[colour][0], PAPER[0]
-    parts = [(int(text[i : i + 2], 16), int(paper[i : i + 2], 16)) for i in (1, 3, 5)]
-    red, green, blue = (round(opacity * over + (1 - opacity) * under) for over, under in parts)
-    return red, green, blue
+def _filled(colour: int, opacity: float) -> tuple[int, int, int, int]:
+    red, green, blue = ImageColor.getrgb(COLOURS[colour][0])[:3]
+    return red, green, blue, round(255 * opacity)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
+from mlpcli.letters import plain
 from mlpcli.plots import COLOURS, FONT, INK, MUTED, PAPER, Point, dashed
 
 SIZES = {"heading": 15.0, "small": 11.5, "label": 11.0, "name": 13.0}
@@ -219,9 +220,9 @@ class Png:
         place, font = (x * self.scale, y * self.scale), self.fonts[style]
         if style in ("label", "name"):
             halo = round(WIDTHS["halo"] / 2 * self.scale)
-            self.pen.text(place, text, PAPER[0], font, at, stroke_width=halo, stroke_fill=PAPER[0])
+            self.pen.text(place, plain(text), PAPER[0], font, at, stroke_width=halo, stroke_fill=PAPER[0])
         bold = 1 if style in ("heading", "name") else 0
-        self.pen.text(place, text, ink, font, at, stroke_width=bold, stroke_fill=ink)
+        self.pen.text(place, plain(text), ink, font, at, stroke_width=bold, stroke_fill=ink)
 
     def content(self) -> bytes:
         """The file."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mlpcli.axes import linear_number, linear_ticks
 from mlpcli.errors import UsageError
-from mlpcli.plots import COLOURS, Point, linear_number, linear_ticks
+from mlpcli.plots import COLOURS, Point
 from mlpcli.report.landscape_contours import contours, log_levels, regions
 from mlpcli.report.landscape_pens import LETTER, SIZES, Pen, Png, Svg, cut
 from mlpcli.runs import write_whole

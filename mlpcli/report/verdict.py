@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlpcli.objective import less_is_better
+from mlpcli.progress import less_is_better
 
 LATE = 0.1
 """The last tenth of the epochs decides whether a training still improves."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from mlpcli.plots import Axis
+from mlpcli.axes import Axis
 from mlpcli.report import classifying
 from mlpcli.report.answers import Answers
 from mlpcli.report.blocks import Block, Charts, Gallery, Picture, Section, Table, Text

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from mlpcli.objective import less_is_better
-from mlpcli.plots import Scale
+from mlpcli.axes import Scale
+from mlpcli.progress import less_is_better
 from mlpcli.report.blocks import Block, Charts, Section, Text
 from mlpcli.report.charts import Series, curves, short
 from mlpcli.report.drawing import Chart

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import nn
 
+from mlpcli.axes import Scale
 from mlpcli.checking import layers_of
 from mlpcli.config.data_schema import ImageSection
 from mlpcli.network import Network
-from mlpcli.plots import Scale
 from mlpcli.report.blocks import Block, Charts, Gallery, Picture, Section, Table, Text
 from mlpcli.report.charts import Series, curves, histogram, short
 from mlpcli.report.drawing import Chart

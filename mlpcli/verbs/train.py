@@ -1,15 +1,13 @@
 """`mlpcli train`."""
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlpcli.errors import Interrupted, MlpcliError, UsageError
+from mlpcli.errors import Interrupted, UsageError
+from mlpcli.launch import said_once
 from mlpcli.options import Json, NoColor, Overrides, Quiet, Verbose, print_json
 from mlpcli.verbs.configs import load
 
@@ -65,7 +63,7 @@ def train(
         raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
     else:
         # before torch is imported: a wrong config is answered at once
-        with _said_once():
+        with said_once():
             settings = load(config, overrides)
 
     from mlpcli import console, experiment, resuming
@@ -84,17 +82,6 @@ def train(
         except KeyboardInterrupt:
             raise Interrupted("interrupted before the training began", 130) from None
         _run(training, tensorboard, quiet, as_json)
-
-
-@contextmanager
-def _said_once() -> Iterator[None]:
-    """Lets rank 0 of several processes say what is wrong for all of them, as long as it finds the same."""
-    try:
-        yield
-    except MlpcliError:
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(2)  # torchrun ends this process when rank 0 has ended
-        raise
 
 
 def _run(training: Any, tensorboard: bool, quiet: bool, as_json: bool) -> None:

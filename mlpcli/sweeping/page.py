@@ -1,0 +1,132 @@
+"""A sweep as one HTML page, made of the same blocks as the report on a run."""
+
+import shlex
+from collections import Counter
+from urllib.parse import quote
+
+from mlpcli.report.blocks import Block, Charts, Code, Section, Table, Text, Tile, Tiles
+from mlpcli.report.charts import short
+from mlpcli.report.page import page
+from mlpcli.sweeping import drawn
+from mlpcli.sweeping.ranking import Dimension, dimensions, finite, ranked, space_text, text_of
+from mlpcli.sweeping.record import State, SweepResult, TrialRecord
+
+STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running", "waiting")
+"""In the order in which trials are listed."""
+SHOWN = 20
+"""Rows of the table of trials before a reader asks for the others."""
+LUCK = (
+    "The best of many is the best partly by luck, so its value flatters it. A split that no trial was chosen by, "
+    "such as the test split, says how good it is."
+)
+FANOVA = (
+    "How much of the variance of the objective over the space a parameter explains alone, as a share of the sum "
+    "over the parameters: the fANOVA of Hutter, Hoos and Leyton-Brown (2014), by a random forest that is fitted to the "
+    "complete trials. Of few trials it is a rough guess."
+)
+CURVES = (
+    "Complete trials are the darker the better their value is. A dot is the end of a trial that is not complete."
+)
+
+
+def sweep_page(result: SweepResult) -> str:
+    """The whole page; every name and value in it is escaped.
+
+    Args:
+        result: may have any number of trials, in any state; values that are not finite count as none.
+    """
+    less = "least" if result.less_is_better else "greatest"
+    subtitle = f"{_many(len(result.trials), 'trial')} for the {less} {result.objective}"
+    subtitle += f"; sampler {result.sampler}, pruner {result.pruner}"
+    return page(result.name, subtitle, sections(result), "Made by mlpcli sweep.")
+
+
+def sections(result: SweepResult) -> list[Section]:
+    """What the page shows."""
+    found = dimensions(result)
+    parameters = [drawn.parallel(result, found)]
+    notes: list[Block] = []
+    if result.importances:
+        parameters.append(drawn.importances(result))
+        notes = [Text(FANOVA)]
+    pieces: list[Block] = (
+        [Charts(charts)] if (charts := drawn.slices(result, found)) else [Text("No trial is complete.")]
+    )
+    return [
+        Section("result", "Result", _result(result, found)),
+        Section("history", "History", [Charts([drawn.history(result), drawn.intermediate(result)]), Text(CURVES)]),
+        Section("parameters", "Parameters", [Charts(parameters), *notes]),
+        Section("slices", "Slices", pieces),
+        Section("trials", "Trials", [_trials(result, found)]),
+    ]
+
+
+def _result(result: SweepResult, found: list[Dimension]) -> list[Block]:
+    counts = Counter(trial.state for trial in result.trials)
+    done = ranked(result)
+    seconds = [took for trial in result.trials if (took := finite(trial.seconds)) is not None]
+    detail = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts[state])
+    tiles = [Tile("trials", f"{len(result.trials):,}", detail)]
+    if seconds:
+        tiles.append(
+            Tile("seconds of all trials", short(sum(seconds)), f"{short(sum(seconds) / len(seconds))} a trial")
+        )
+    if not done:
+        return [Text("No trial is complete, so there is no best one.", "note"), Tiles(tiles)]
+    best, value = done[0]
+    tiles.insert(0, Tile(f"best {result.objective}", short(value), f"trial {best.number}"))
+    verdict = (
+        f"Trial {best.number} is the best of {_many(len(done), 'complete trial')}: {result.objective} {value:.6g}."
+    )
+    rows = [
+        [each.key, text_of(best.parameters.get(each.key)), space_text(result.space[each.key])] for each in found
+    ]
+    blocks: list[Block] = [Text(verdict, "verdict"), Tiles(tiles)]
+    for each in found:
+        end = each.end(best)
+        if end is not None:
+            blocks.append(
+                Text(f"{each.key} of the best trial is near {text_of(end)}, an end of its range.", "note")
+            )
+    blocks.append(Table("Parameters of the best trial", ["key", "value", "range or choices"], rows, texts=(0, 2)))
+    if best.run is not None:
+        lines = [f"mlpcli eval {shlex.quote(best.run)}", f"mlpcli report {shlex.quote(best.run)}"]
+        blocks.append(Code("In the sweep's directory", lines))
+    return [*blocks, Text(LUCK)]
+
+
+def _trials(result: SweepResult, found: list[Dimension]) -> Table:
+    """The complete ones from the best on, then the others."""
+    done = [trial for trial, _ in ranked(result)]
+    first = {trial.number for trial in done}
+    others = [trial for trial in result.trials if trial.number not in first]
+    trials = done + sorted(others, key=lambda trial: (STATES.index(trial.state), trial.number))
+    failed = any(trial.error for trial in trials)
+    head = ["trial", "state", result.objective, "epochs", "seconds", *(each.key for each in found)]
+    return Table(
+        "",
+        [*head, "error"] if failed else head,
+        [_row(trial, found, failed) for trial in trials],
+        texts=(0, 1, *((len(head),) if failed else ())),
+        marked=(0,) if done else (),
+        caption="The number of a trial leads to its run directory. Of a pruned trial, the value is its last.",
+        more=SHOWN,
+        links=["" if trial.run is None else quote(trial.run.rstrip("/") + "/") for trial in trials],
+    )
+
+
+def _row(trial: TrialRecord, found: list[Dimension], failed: bool) -> list[str]:
+    value, seconds = finite(trial.value), finite(trial.seconds)
+    row = [
+        str(trial.number),
+        trial.state,
+        "–" if value is None else f"{value:.6g}",
+        str(trial.curve[-1][0]) if trial.curve else "–",
+        "–" if seconds is None else short(seconds),
+        *(text_of(trial.parameters[each.key]) if each.key in trial.parameters else "–" for each in found),
+    ]
+    return [*row, trial.error or ""] if failed else row
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -19,7 +19,16 @@ WIDTH = 360.0
 """Of a chart, in pixels: that of a telephone, so that its letters are legible there."""
 SIZES = {"title": 13.0, "small": 11.0, "halo": 11.0, "tiny": 9.0, "over": 9.0, "large": 15.0, "large-over": 15.0}
 """Of the letters; `over` and `large-over` stand on a dark box, and `halo` on lines that it keeps away."""
-STROKES = {"grid": 1.0, "axis": 1.2, "line": 1.6, "strong": 2.6, "thin": 1.0, "dashes": 1.4, "mark": 1.2}
+STROKES = {
+    "grid": 1.0,
+    "axis": 1.2,
+    "line": 1.6,
+    "strong": 2.6,
+    "thin": 1.0,
+    "hair": 0.5,
+    "dashes": 1.4,
+    "mark": 1.2,
+}
 """Widths of lines: `dashes` and `mark` are dashed."""
 DASHED = ("dashes", "mark")
 LETTER = {"title": 7.6, "small": 6.4, "halo": 6.4, "tiny": 5.4, "over": 5.4, "large": 9.0, "large-over": 9.0}

@@ -15,9 +15,13 @@ BEST, GREY = 1, 4
 NONE = "no trial is complete"
 MOST_TIPS = 2000
 """Points of the slices up to which each says under the pointer which trial it is."""
+TALL = 240.0
+"""The height of the planes of the two charts about all trials."""
 MOST_POINTS = 20_000
 """Of all intermediate curves together."""
-SIDE, ROW = 14.0, 52.0
+MANY = 60
+"""Complete trials beyond which their lines are hairs."""
+SIDE, ROW = 14.0, 60.0
 """Of parallel coordinates: left and right of the axes, and from one to the next."""
 
 
@@ -36,7 +40,7 @@ def history(result: SweepResult) -> Chart:
     numbers = [float(trial.number) for trial in result.trials]
     legend = [("complete", 0), ("best so far", BEST)] if done else []
     legend += [("pruned, at its end", GREY)] if pruned else []
-    frame = Frame(Axis("linear", numbers, 6), values.axis, "trial", result.objective, legend)
+    frame = Frame(Axis("linear", numbers, 6), values.axis, "trial", result.objective, legend, TALL)
     for group, colour in ((pruned, GREY), (done, 0)):
         for trial, value in group:
             at = (frame.across(trial.number), frame.down(values.shown(value)))
@@ -68,22 +72,23 @@ def parallel(result: SweepResult, found: Sequence[Dimension]) -> Chart:
         Words("small", 249, 10, "the best"),
     ]
     shapes += [Path("axis", ((SIDE, y), (WIDTH - SIDE, y))) for y in rows]
+    style = "thin" if len(done) <= MANY else "hair"
     for rank, (trial, value) in reversed(list(enumerate(done))):
-        places = [each.place(trial) for each in found]
+        places = [each.spread(trial) for each in found]
         shares = [each.axis.share(place) for each, place in zip(found, places, strict=True) if place is not None]
         if len(shares) < len(found):
             continue
         shares.append(values.axis.share(values.shown(value)))
         line = tuple((_across(share), y) for share, y in zip(shares, rows, strict=True))
-        shapes.append(Path("strong", line, BEST) if rank == 0 else Path("thin", line, shade(rank, len(done))))
+        shapes.append(Path("strong", line, BEST) if rank == 0 else Path(style, line, shade(rank, len(done))))
         shapes.append(Dot(*line[-1], BEST, 0, tip=_tip(trial, value, result.objective)))
     axes = [(each.key, each.axis) for each in found] + [(result.objective, values.axis)]
     for y, (key, axis) in zip(rows, axes, strict=True):
         shapes.append(Words("halo", 0, y - 8, cut(key, WIDTH)))
         shapes += _ticks(axis, y)
-    numbered = [each for each in found if each.choices and _labels(each)[1]]
+    numbered = [each for each in found if each.choices and _names(each.choices)[1]]
     captions = ["From one parameter to the next, and at last to the objective."]
-    captions += [f"{each.key}: {_labels(each)[1]}." for each in numbered]
+    captions += [f"{each.key}: {_names(each.choices)[1]}." for each in numbered]
     captions += [text] if (text := _beyond(values)) else []
     return Chart(name, title, tuple(shapes), rows[-1] + 24, " ".join(captions))
 
@@ -121,23 +126,19 @@ def _names(choices: Sequence[str]) -> tuple[list[str], str]:
     )
 
 
-def _labels(dimension: Dimension) -> tuple[list[str], str]:
-    return _names(dimension.choices)
-
-
 def shade(rank: int, count: int) -> int:
     """The colour of a trial: the darkest for the best fifth, and so on."""
     return len(COLOURS) + len(SHADES) - 1 - len(SHADES) * rank // count
 
 
-def slices(result: SweepResult, found: Sequence[Dimension]) -> list[Chart]:
-    """Of each parameter: the value of each complete trial against it."""
+def slices(result: SweepResult, found: Sequence[Dimension]) -> tuple[list[Chart], str]:
+    """Of each parameter: the value of each complete trial against it; and what a reader has to know besides."""
     done = ranked(result)
     if not done:
-        return []
+        return [], ""
     values = value_axis([value for _, value in done], less_is_better=result.less_is_better)
     tips = len(done) * len(found) <= MOST_TIPS
-    return [_slice(result, index, each, done, values, tips) for index, each in enumerate(found)]
+    return [_slice(result, index, each, done, values, tips) for index, each in enumerate(found)], _beyond(values)
 
 
 def _slice(
@@ -150,17 +151,14 @@ def _slice(
 ) -> Chart:
     axis, caption = dimension.axis, ""
     if isinstance(axis, Categories):
-        names, caption = _labels(dimension)
+        names, caption = _names(dimension.choices)
         axis = Categories(names)
     frame = Frame(axis, values.axis, cut(dimension.key, WIDTH - 40), result.objective)
     opacity = 0.75 if len(done) <= 200 else 0.45
     for rank, (trial, value) in reversed(list(enumerate(done))):
-        place = dimension.place(trial)
+        place = dimension.spread(trial)
         if place is None:
             continue
-        if isinstance(axis, Categories):
-            # beside each other, by the fractional parts of multiples of the golden ratio, which spread evenly
-            place += 0.5 * (trial.number * 0.6180339887 % 1 - 0.5)
         at = (frame.across(place), frame.down(values.shown(value)))
         text = text_of(trial.parameters[dimension.key])
         tip = f"{_tip(trial, value, result.objective)}, {dimension.key} {text}" if tips else ""
@@ -205,7 +203,7 @@ def intermediate(result: SweepResult) -> Chart:
     legend += [("best fifth", shade(0, 1)), ("worst fifth", len(COLOURS))] if len(ranks) > 1 else []
     words = "pruned" if all(trial.state == "pruned" for trial in other) else "not complete"
     legend += [(words, GREY)] if other else []
-    frame = Frame(Axis("linear", epochs, 6), values.axis, "epoch", result.objective, legend, height=240)
+    frame = Frame(Axis("linear", epochs, 6), values.axis, "epoch", result.objective, legend, TALL)
     most = max(8, MOST_POINTS // len(lines))
 
     def placed(line: Sequence[Point]) -> tuple[Point, ...]:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from typing import Any
 from urllib.parse import quote
 
 from mlpcli.report.blocks import Block, Charts, Code, Section, Table, Text, Tile, Tiles
@@ -21,9 +22,11 @@ LUCK = (
 )
 FANOVA = (
     "How much of the variance of the objective over the space a parameter explains alone, as a share of the sum "
-    "over the parameters: the fANOVA of Hutter, Hoos and Leyton-Brown (2014), by a random forest that is fitted to the "
+    "over the parameters: the fANOVA of Hutter, Hoos and Leyton-Brown (2014), by a random forest fitted to the "
     "complete trials. Of few trials it is a rough guess."
 )
+WIDEST = 40
+"""Letters of a value in the table of trials."""
 CURVES = (
     "Complete trials are the darker the better their value is. A dot is the end of a trial that is not complete."
 )
@@ -49,9 +52,9 @@ def sections(result: SweepResult) -> list[Section]:
     if result.importances:
         parameters.append(drawn.importances(result))
         notes = [Text(FANOVA)]
-    pieces: list[Block] = (
-        [Charts(charts)] if (charts := drawn.slices(result, found)) else [Text("No trial is complete.")]
-    )
+    charts, beyond = drawn.slices(result, found)
+    pieces: list[Block] = [Charts(charts)] if charts else [Text("No trial is complete.")]
+    pieces += [Text(beyond)] if beyond else []
     return [
         Section("result", "Result", _result(result, found)),
         Section("history", "History", [Charts([drawn.history(result), drawn.intermediate(result)]), Text(CURVES)]),
@@ -82,16 +85,25 @@ def _result(result: SweepResult, found: list[Dimension]) -> list[Block]:
         [each.key, text_of(best.parameters.get(each.key)), space_text(result.space[each.key])] for each in found
     ]
     blocks: list[Block] = [Text(verdict, "verdict"), Tiles(tiles)]
-    for each in found:
-        end = each.end(best)
-        if end is not None:
-            blocks.append(
-                Text(f"{each.key} of the best trial is near {text_of(end)}, an end of its range.", "note")
-            )
-    blocks.append(Table("Parameters of the best trial", ["key", "value", "range or choices"], rows, texts=(0, 2)))
+    ends = [f"{each.key} (near {text_of(end)})" for each in found if (end := each.end(best)) is not None]
+    if ends:
+        many = "an end of its range" if len(ends) == 1 else "ends of their ranges"
+        wider = "Beyond it may be" if len(ends) == 1 else "Beyond them may be"
+        blocks.append(Text(f"At {many} in the best trial: {', '.join(ends)}. {wider} better ones.", "note"))
+    rows += [["run directory", best.run, ""]] if best.run is not None else []
+    blocks.append(
+        Table(
+            "The best trial",
+            ["key", "value", "range or choices"],
+            rows,
+            texts=(0, 1, 2),
+            links=[*([""] * len(found)), link_to(best)],
+        )
+    )
     if best.run is not None:
-        lines = [f"mlpcli eval {shlex.quote(best.run)}", f"mlpcli report {shlex.quote(best.run)}"]
-        blocks.append(Code("In the sweep's directory", lines))
+        run = shlex.quote(best.run)
+        lines = ["mlpcli train best.yaml", f"mlpcli eval {run}", f"mlpcli report {run}"]
+        blocks.append(Code("In the directory of the sweep: train it again, evaluate it, make its report", lines))
     return [*blocks, Text(LUCK)]
 
 
@@ -103,15 +115,16 @@ def _trials(result: SweepResult, found: list[Dimension]) -> Table:
     trials = done + sorted(others, key=lambda trial: (STATES.index(trial.state), trial.number))
     failed = any(trial.error for trial in trials)
     head = ["trial", "state", result.objective, "epochs", "seconds", *(each.key for each in found)]
+    texts = [len(head) - len(found) + index for index, each in enumerate(found) if each.choices]
     return Table(
         "",
         [*head, "error"] if failed else head,
         [_row(trial, found, failed) for trial in trials],
-        texts=(0, 1, *((len(head),) if failed else ())),
+        texts=(0, 1, *texts, *((len(head),) if failed else ())),
         marked=(0,) if done else (),
         caption="The number of a trial leads to its run directory. Of a pruned trial, the value is its last.",
         more=SHOWN,
-        links=["" if trial.run is None else quote(trial.run.rstrip("/") + "/") for trial in trials],
+        links=[link_to(trial) for trial in trials],
     )
 
 
@@ -123,9 +136,20 @@ def _row(trial: TrialRecord, found: list[Dimension], failed: bool) -> list[str]:
         "–" if value is None else f"{value:.6g}",
         str(trial.curve[-1][0]) if trial.curve else "–",
         "–" if seconds is None else short(seconds),
-        *(text_of(trial.parameters[each.key]) if each.key in trial.parameters else "–" for each in found),
+        *(short_text(trial.parameters[each.key]) if each.key in trial.parameters else "–" for each in found),
     ]
     return [*row, trial.error or ""] if failed else row
+
+
+def short_text(value: Any) -> str:
+    """A value of a parameter, or its beginning."""
+    text = text_of(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def link_to(trial: TrialRecord) -> str:
+    """The relative URL of its run directory; empty if it has none."""
+    return "" if trial.run is None else quote(trial.run.rstrip("/") + "/")
 
 
 def _many(count: int, word: str) -> str:

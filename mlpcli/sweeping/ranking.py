@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlpcli.axes import Axis, Categories, Scale
+from mlpcli.axes import ROOM, Axis, Categories, Scale
 from mlpcli.sweeping.record import SweepResult, TrialRecord
 
 MOST = 6
@@ -17,6 +17,8 @@ DECADES = 1.5
 FAR, LONGER, FEW = 3.0, 5.0, 8
 """Values FAR interquartile ranges beyond the worse quartile stand at the edge of an axis that would become LONGER
 times as long for them; of FEW values none does."""
+BESIDE = 0.5
+"""Of the room of a choice on its axis: the width over which its trials are spread."""
 NEAR = 0.05
 """Of the length of its range: a best value that is nearer to an end might be better beyond it."""
 
@@ -114,6 +116,14 @@ class Dimension:
             return float(self.choices.index(text)) if text in self.choices else None
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
+    def spread(self, trial: TrialRecord) -> float | None:
+        """That place, of choices a little beside it, so that trials with the same choice can be told apart."""
+        place = self.place(trial)
+        if place is None or self.ends is not None:
+            return place
+        # the fractional parts of the multiples of the golden ratio spread evenly
+        return place + BESIDE * (trial.number * (math.sqrt(5) - 1) / 2 % 1 - 0.5)
+
     def end(self, trial: TrialRecord) -> float | None:
         """The end of the range that the trial's value is near to; None if there is none."""
         at = self.place(trial)
@@ -139,6 +149,9 @@ def _dimension(key: str, spec: dict[str, Any]) -> Dimension:
     scale: Scale = "log" if kind == "log_uniform" or spec.get("log") else "linear"
     axis = Axis(scale, [low, high], MOST)
     axis.whole = kind == "int"
+    if scale == "linear" and low < high:
+        # its own ends, even if 0 is near
+        axis.low, axis.high = low - ROOM * (high - low), high + ROOM * (high - low)
     return Dimension(key, axis, (low, high))
 
 

@@ -87,7 +87,8 @@ def parallel(result: SweepResult, found: Sequence[Dimension]) -> Chart:
         shapes.append(Words("halo", 0, y - 8, cut(key, WIDTH)))
         shapes += _ticks(axis, y)
     numbered = [each for each in found if each.choices and _names(each.choices)[1]]
-    captions = ["From one parameter to the next, and at last to the objective."]
+    order = "the most important parameter to the least" if result.importances else "one parameter to the next"
+    captions = [f"From {order}, and at last to the objective."]
     captions += [f"{each.key}: {_names(each.choices)[1]}." for each in numbered]
     captions += [text] if (text := _beyond(values)) else []
     return Chart(name, title, tuple(shapes), rows[-1] + 24, " ".join(captions))
@@ -233,5 +234,9 @@ def _tip(trial: TrialRecord, value: float, objective: str) -> str:
 def _beyond(values: Values) -> str:
     if values.edge is None:
         return ""
-    many = "1 value" if values.beyond == 1 else f"{values.beyond:,} values"
-    return f"{many} worse than {short(values.edge)} stand at the edge."
+    edge = f"worse than {short(values.edge)}"
+    return (
+        f"1 value {edge} stands at the edge."
+        if values.beyond == 1
+        else f"{values.beyond:,} values {edge} stand at the edge."
+    )

@@ -9,7 +9,7 @@ from mlpcli.report.blocks import Block, Charts, Code, Section, Table, Text, Tile
 from mlpcli.report.charts import short
 from mlpcli.report.page import page
 from mlpcli.sweeping import drawn
-from mlpcli.sweeping.ranking import Dimension, dimensions, finite, ranked, space_text, text_of
+from mlpcli.sweeping.ranking import FEW, Dimension, dimensions, finite, ranked, space_text, text_of
 from mlpcli.sweeping.record import State, SweepResult, TrialRecord
 
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running", "waiting")
@@ -52,15 +52,16 @@ def sections(result: SweepResult) -> list[Section]:
     if result.importances:
         parameters.append(drawn.importances(result))
         notes = [Text(FANOVA)]
+    curves: list[Block] = [Text(CURVES)] if any(trial.curve for trial in result.trials) else []
     charts, beyond = drawn.slices(result, found)
     pieces: list[Block] = [Charts(charts)] if charts else [Text("No trial is complete.")]
     pieces += [Text(beyond)] if beyond else []
     return [
         Section("result", "Result", _result(result, found)),
-        Section("history", "History", [Charts([drawn.history(result), drawn.intermediate(result)]), Text(CURVES)]),
+        Section("history", "History", [Charts([drawn.history(result), drawn.intermediate(result)]), *curves]),
         Section("parameters", "Parameters", [Charts(parameters), *notes]),
         Section("slices", "Slices", pieces),
-        Section("trials", "Trials", [_trials(result, found)]),
+        Section("trials", "Trials", [_trials(result, found) if result.trials else Text("There is none.")]),
     ]
 
 
@@ -78,18 +79,16 @@ def _result(result: SweepResult, found: list[Dimension]) -> list[Block]:
         return [Text("No trial is complete, so there is no best one.", "note"), Tiles(tiles)]
     best, value = done[0]
     tiles.insert(0, Tile(f"best {result.objective}", short(value), f"trial {best.number}"))
-    verdict = (
-        f"Trial {best.number} is the best of {_many(len(done), 'complete trial')}: {result.objective} {value:.6g}."
-    )
+    which = f"the best of {len(done):,} complete trials" if len(done) > 1 else "the only complete trial"
+    verdict = f"Trial {best.number} is {which}: {result.objective} {value:.6g}."
     rows = [
         [each.key, text_of(best.parameters.get(each.key)), space_text(result.space[each.key])] for each in found
     ]
     blocks: list[Block] = [Text(verdict, "verdict"), Tiles(tiles)]
-    ends = [f"{each.key} (near {text_of(end)})" for each in found if (end := each.end(best)) is not None]
-    if ends:
-        many = "an end of its range" if len(ends) == 1 else "ends of their ranges"
-        wider = "Beyond it may be" if len(ends) == 1 else "Beyond them may be"
-        blocks.append(Text(f"At {many} in the best trial: {', '.join(ends)}. {wider} better ones.", "note"))
+    ends = [f"{each.key} ({text_of(end)})" for each in found if (end := each.end(best)) is not None]
+    if ends and len(done) > FEW:
+        near = f"The best trial is near an end of the range of {', '.join(ends)}."
+        blocks.append(Text(f"{near} Where the config allows a wider range, it may hold a better one.", "note"))
     rows += [["run directory", best.run, ""]] if best.run is not None else []
     blocks.append(
         Table(
@@ -97,7 +96,7 @@ def _result(result: SweepResult, found: list[Dimension]) -> list[Block]:
             ["key", "value", "range or choices"],
             rows,
             texts=(0, 1, 2),
-            links=[*([""] * len(found)), link_to(best)],
+            links=[*([""] * len(found)), _link(best)],
         )
     )
     if best.run is not None:
@@ -124,7 +123,7 @@ def _trials(result: SweepResult, found: list[Dimension]) -> Table:
         marked=(0,) if done else (),
         caption="The number of a trial leads to its run directory. Of a pruned trial, the value is its last.",
         more=SHOWN,
-        links=[link_to(trial) for trial in trials],
+        links=[_link(trial) for trial in trials],
     )
 
 
@@ -136,18 +135,18 @@ def _row(trial: TrialRecord, found: list[Dimension], failed: bool) -> list[str]:
         "–" if value is None else f"{value:.6g}",
         str(trial.curve[-1][0]) if trial.curve else "–",
         "–" if seconds is None else short(seconds),
-        *(short_text(trial.parameters[each.key]) if each.key in trial.parameters else "–" for each in found),
+        *(_short_text(trial.parameters[each.key]) if each.key in trial.parameters else "–" for each in found),
     ]
     return [*row, trial.error or ""] if failed else row
 
 
-def short_text(value: Any) -> str:
+def _short_text(value: Any) -> str:
     """A value of a parameter, or its beginning."""
     text = text_of(value)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 
-def link_to(trial: TrialRecord) -> str:
+def _link(trial: TrialRecord) -> str:
     """The relative URL of its run directory; empty if it has none."""
     return "" if trial.run is None else quote(trial.run.rstrip("/") + "/")
 

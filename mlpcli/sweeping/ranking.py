@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlpcli.axes import ROOM, Axis, Categories, Scale
+from mlpcli.axes import ROOM, Axis, Categories, Scale, has_place
 from mlpcli.sweeping.record import SweepResult, TrialRecord
 
 MOST = 6
@@ -25,15 +25,15 @@ NEAR = 0.05
 
 def finite(value: float | None) -> float | None:
     """The value, if it has a place on an axis."""
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and has_place(value, "linear") else None
 
 
 def ranked(result: SweepResult) -> list[tuple[TrialRecord, float]]:
     """The complete trials with their values, the best one first; of equal ones the one that was planned first."""
     found = [
-        (trial, trial.value)
+        (trial, value)
         for trial in result.trials
-        if trial.state == "complete" and trial.value is not None and math.isfinite(trial.value)
+        if trial.state == "complete" and (value := finite(trial.value)) is not None
     ]
     sign = 1 if result.less_is_better else -1
     return sorted(found, key=lambda pair: (sign * pair[1], pair[0].number))
@@ -73,8 +73,7 @@ class Values:
 
 def value_axis(values: Sequence[float], *, less_is_better: bool) -> Values:
     """An axis for finite values, at least one: logarithmic where small is good, all are above 0 and span much."""
-    low, high = min(values), max(values)
-    scale: Scale = "log" if less_is_better and low > 0 and math.log10(high / low) > DECADES else "linear"
+    scale = _scale(values, less_is_better=less_is_better)
     if len(values) <= FEW:
         return Values(Axis(scale, values, MOST), None, 0, less_is_better)
     # in the places on the axis, with bad ones large
@@ -87,7 +86,13 @@ def value_axis(values: Sequence[float], *, less_is_better: bool) -> Values:
         return Values(Axis(scale, values, MOST), None, 0, less_is_better)
     shown = [values[i] for i in kept]
     edge = max(shown) if less_is_better else min(shown)
-    return Values(Axis(scale, shown, MOST), edge, len(values) - len(kept), less_is_better)
+    axis = Axis(_scale(shown, less_is_better=less_is_better), shown, MOST)
+    return Values(axis, edge, len(values) - len(kept), less_is_better)
+
+
+def _scale(values: Sequence[float], *, less_is_better: bool) -> Scale:
+    low, high = min(values), max(values)
+    return "log" if less_is_better and low > 0 and math.log10(high / low) > DECADES else "linear"
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,10 @@ class Dimension:
         if self.key not in trial.parameters:
             return None
         value = trial.parameters[self.key]
-        if self.ends is None:
+        if isinstance(self.axis, Categories):
             text = text_of(value)
             return float(self.choices.index(text)) if text in self.choices else None
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return float(value) if isinstance(value, int | float) and has_place(value, self.axis.scale) else None
 
     def spread(self, trial: TrialRecord) -> float | None:
         """That place, of choices a little beside it, so that trials with the same choice can be told apart."""

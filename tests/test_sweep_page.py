@@ -175,6 +175,7 @@ def numbers(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, float]]:
 def test_the_history_shows_each_value_and_the_best_so_far(less: bool) -> None:
     result = sweep(40, STATES, less=less)
     chart = drawn.history(result)
+    # the losses span more than 0.7 decades
     across, down = numbers(x_ticks(chart)), y_ticks(chart)
     shown = dots(chart)
     ended = [each for each in result.trials if each.value is not None]
@@ -182,12 +183,12 @@ def test_the_history_shows_each_value_and_the_best_so_far(less: bool) -> None:
     for each in ended:
         dot = shown[each.number]
         assert read(across, dot.x) == pytest.approx(each.number, abs=0.2)
-        assert read(down, dot.y) == pytest.approx(each.value, abs=0.005)
+        assert read(down, dot.y, log=less) == pytest.approx(each.value, abs=0.005)
         assert dot.colour == (GREY if each.state == "pruned" else 0)
     (line,) = (shape for shape in chart.shapes if isinstance(shape, Line) and shape.colour == BEST)
     complete = [each.value for each in ended if each.state == "complete" and each.value is not None]
     best = sorted(set(itertools.accumulate(complete, min if less else max)), reverse=less)
-    levels = [read(down, y) for y, _ in itertools.groupby(y for _, y in line.points)]
+    levels = [read(down, y, log=less) for y, _ in itertools.groupby(y for _, y in line.points)]
     assert levels == pytest.approx(best, abs=0.005)
 
 

@@ -12,8 +12,8 @@ from mlpcli.sweeping.record import SweepResult, TrialRecord
 
 MOST = 6
 """Ticks of a linear axis."""
-DECADES = 1.5
-"""An objective that spans more is drawn on a logarithmic axis."""
+DECADES = 0.7
+"""A loss that spans more is drawn on a logarithmic axis: what is good would have no room on another one."""
 FAR, LONGER, FEW = 3.0, 5.0, 8
 """Values FAR interquartile ranges beyond the worse quartile stand at the edge of an axis that would become LONGER
 times as long for them; of FEW values none does."""

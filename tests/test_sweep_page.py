@@ -247,6 +247,15 @@ def test_slices_show_the_value_against_each_parameter() -> None:
                 assert read(numbers(across)[1:-1], dot.x, log) == pytest.approx(value, rel=0.02, abs=0.01)
 
 
+def test_choices_that_look_alike_have_places_of_their_own() -> None:
+    choices = [0.1234567, 0.1234568, 1, 1.0, True, "1"]
+    trials = [trial(k, "complete", 0.1 * k, {"a": value}) for k, value in enumerate(choices)]
+    result = SweepResult("s", "validation.accuracy", False, {"a": {"choice": choices}}, "grid", "none", trials, {})
+    ((chart,), _) = drawn.slices(result, dimensions(result))
+    places = [dots(chart)[k].x for k in range(6)]
+    assert places == sorted(places) and len(set(places)) == 6
+
+
 @pytest.mark.parametrize("less", [False, True])
 def test_a_value_that_is_far_worse_stands_at_the_edge(less: bool) -> None:
     sign = 1 if less else -1

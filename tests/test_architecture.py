@@ -180,6 +180,7 @@ ARROWS: dict[str, set[str]] = {
         "targets",
         "threads",
     },
+    "sweeping": {"axes", "plots", "report"},
     "verbs": {
         "checking",
         "config",

@@ -323,7 +323,7 @@ class Ranks:
                     "    it hangs, or is that much slower; what it does shows: py-spy dump --pid PID"
                 ) from error
             raise FailedError(
-                f"{who} of {self.size} died, or its connection broke, as rank {self.rank} waited for {what}\n"
+                f"{who} of {self.size} died or lost the connection, as rank {self.rank} waited for {what}\n"
                 "    torchrun names its signal below; --max-restarts 3 lets it go on from the last checkpoint"
             ) from error
         raise FailedError(

@@ -12,7 +12,7 @@ import typer
 
 from mlpcli import __version__
 from mlpcli.autodiff.commands import app as autodiff
-from mlpcli.errors import ConfigError, Interrupted, MlpcliError
+from mlpcli.errors import MlpcliError, message
 from mlpcli.options import NoColor
 from mlpcli.regions.commands import regions
 from mlpcli.report.commands import report
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except MlpcliError as error:
-        _fail(_message(error), error.exit_code)
+        _fail(message(error), error.exit_code)
     except OSError as error:  # of stdout, for one: wherever a file is opened, its errors are known
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"error: {where}{error.strerror or error}", 1)
@@ -96,14 +96,6 @@ def _fail(message: str, code: int) -> NoReturn:
     with suppress(OSError):  # there may be no one to tell
         typer.echo(message, err=True)
     sys.exit(code)
-
-
-def _message(error: MlpcliError) -> str:
-    """An error as it is shown: config problems open with their place, so that editors can jump to it."""
-    if isinstance(error, ConfigError):
-        count = len(error.problems)
-        return f"{error}\n{count} problem{'s' if count > 1 else ''} in the config"
-    return str(error) if isinstance(error, Interrupted) else f"error: {error}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -1,12 +1,15 @@
 """`mlpcli train`."""
 
-from contextlib import closing, nullcontext
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlpcli.errors import Interrupted, UsageError
+from mlpcli.errors import Interrupted, MlpcliError, UsageError
 from mlpcli.options import Json, NoColor, Overrides, Quiet, Verbose, print_json
 from mlpcli.verbs.configs import load
 
@@ -44,9 +47,9 @@ def train(
     """
     if output is not None and output.resolve() == Path.cwd():
         raise UsageError("--output is the working directory, but a run makes a directory of its own")
-    from mlpcli.tensorboard import Board, check_installed
-
     if tensorboard:
+        from mlpcli.tensorboard import check_installed
+
         check_installed()
     if resume is not None:
         overrides = [argument for argument in (config, *(overrides or ())) if argument is not None]
@@ -62,21 +65,50 @@ def train(
         raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
     else:
         # before torch is imported: a wrong config is answered at once
-        settings = load(config, overrides)
+        with _said_once():
+            settings = load(config, overrides)
 
     from mlpcli import console, experiment, resuming
-    from mlpcli.config import to_plain
+    from mlpcli.together import joined
 
     console.clean_up_on_signals()
-    console.set_up_logging(quiet, verbose)
+    with joined() as ranks:
+        console.set_up_logging(quiet, verbose, speaks=ranks.first)
+        if resume is None and ranks.restarted:
+            resume = ranks.share(lambda: resuming.begun_by_this_launch(output, settings.name or ""))
+        try:
+            if resume is None:
+                training = experiment.start(settings, output, ranks)
+            else:
+                training = resuming.resume(resume, overrides or (), ranks)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted before the training began", 130) from None
+        _run(training, tensorboard, quiet, as_json)
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Lets rank 0 of several processes say what is wrong for all of them, as long as it finds the same."""
     try:
-        training = resuming.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before the training began", 130) from None
-    path = training.run.path
-    with closing(Board(path, training.trainer.epoch)) if tensorboard else nullcontext() as board:
+        yield
+    except MlpcliError:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(2)  # torchrun ends this process when rank 0 has ended
+        raise
+
+
+def _run(training: Any, tensorboard: bool, quiet: bool, as_json: bool) -> None:
+    from mlpcli import console
+    from mlpcli.config import to_plain
+    from mlpcli.tensorboard import Board
+
+    path, first = training.run.path, training.ranks.first
+    boards = closing(Board(path, training.trainer.epoch)) if tensorboard and first else nullcontext()
+    with boards as board:
         with closing(training.run):
             summary = console.fit(training, quiet, board)
+        if not first:
+            return
         _print_result(path, summary, as_json)
         if training.config.report:
             write_report_at_the_end(training)

@@ -175,6 +175,7 @@ def numbers(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, float]]:
 def test_the_history_shows_each_value_and_the_best_so_far(less: bool) -> None:
     result = sweep(40, STATES, less=less)
     chart = drawn.history(result)
+    # the losses span more than 0.7 decades
     across, down = numbers(x_ticks(chart)), y_ticks(chart)
     shown = dots(chart)
     ended = [each for each in result.trials if each.value is not None]
@@ -182,12 +183,12 @@ def test_the_history_shows_each_value_and_the_best_so_far(less: bool) -> None:
     for each in ended:
         dot = shown[each.number]
         assert read(across, dot.x) == pytest.approx(each.number, abs=0.2)
-        assert read(down, dot.y) == pytest.approx(each.value, abs=0.005)
+        assert read(down, dot.y, log=less) == pytest.approx(each.value, abs=0.005)
         assert dot.colour == (GREY if each.state == "pruned" else 0)
     (line,) = (shape for shape in chart.shapes if isinstance(shape, Line) and shape.colour == BEST)
     complete = [each.value for each in ended if each.state == "complete" and each.value is not None]
     best = sorted(set(itertools.accumulate(complete, min if less else max)), reverse=less)
-    levels = [read(down, y) for y, _ in itertools.groupby(y for _, y in line.points)]
+    levels = [read(down, y, log=less) for y, _ in itertools.groupby(y for _, y in line.points)]
     assert levels == pytest.approx(best, abs=0.005)
 
 
@@ -244,6 +245,15 @@ def test_slices_show_the_value_against_each_parameter() -> None:
             else:
                 log = chart.title in ("optimizer.lr", "training.batch_size")
                 assert read(numbers(across)[1:-1], dot.x, log) == pytest.approx(value, rel=0.02, abs=0.01)
+
+
+def test_choices_that_look_alike_have_places_of_their_own() -> None:
+    choices = [0.1234567, 0.1234568, 1, 1.0, True, "1"]
+    trials = [trial(k, "complete", 0.1 * k, {"a": value}) for k, value in enumerate(choices)]
+    result = SweepResult("s", "validation.accuracy", False, {"a": {"choice": choices}}, "grid", "none", trials, {})
+    ((chart,), _) = drawn.slices(result, dimensions(result))
+    places = [dots(chart)[k].x for k in range(6)]
+    assert places == sorted(places) and len(set(places)) == 6
 
 
 @pytest.mark.parametrize("less", [False, True])

@@ -1,4 +1,4 @@
-"""The charts of a sweep. Wherever the best trial is told apart, it is orange, and a better one is darker."""
+"""The charts of a sweep. Wherever the best trial is told apart, it is orange, and better ones stand out more."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -86,10 +86,10 @@ def parallel(result: SweepResult, found: Sequence[Dimension]) -> Chart:
     for y, (key, axis) in zip(rows, axes, strict=True):
         shapes.append(Words("halo", 0, y - 8, cut(key, WIDTH)))
         shapes += _ticks(axis, y)
-    numbered = [each for each in found if each.choices and _names(each.choices)[1]]
+    choices = [(each.key, _names(each.axis.names)[1]) for each in found if isinstance(each.axis, Categories)]
     order = "the most important parameter to the least" if result.importances else "one parameter to the next"
     captions = [f"From {order}, and at last to the objective."]
-    captions += [f"{each.key}: {_names(each.choices)[1]}." for each in numbered]
+    captions += [f"{key}: {numbered}." for key, numbered in choices if numbered]
     captions += [text] if (text := _beyond(values)) else []
     return Chart(name, title, tuple(shapes), rows[-1] + 24, " ".join(captions))
 
@@ -152,7 +152,7 @@ def _slice(
 ) -> Chart:
     axis, caption = dimension.axis, ""
     if isinstance(axis, Categories):
-        names, caption = _names(dimension.choices)
+        names, caption = _names(axis.names)
         axis = Categories(names)
     frame = Frame(axis, values.axis, cut(dimension.key, WIDTH - 40), result.objective)
     opacity = 0.75 if len(done) <= 200 else 0.45

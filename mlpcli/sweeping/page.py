@@ -28,7 +28,8 @@ FANOVA = (
 WIDEST = 40
 """Letters of a value in the table of trials."""
 CURVES = (
-    "Complete trials are the darker the better their value is. A dot is the end of a trial that is not complete."
+    "The better the value of a complete trial, the more its curve stands out. "
+    "A dot is the end of a trial that is not complete."
 )
 
 

@@ -12,8 +12,8 @@ from mlpcli.sweeping.record import SweepResult, TrialRecord
 
 MOST = 6
 """Ticks of a linear axis."""
-DECADES = 1.5
-"""An objective that spans more is drawn on a logarithmic axis."""
+DECADES = 0.7
+"""A loss that spans more is drawn on a logarithmic axis: what is good would have no room on another one."""
 FAR, LONGER, FEW = 3.0, 5.0, 8
 """Values FAR interquartile ranges beyond the worse quartile stand at the edge of an axis that would become LONGER
 times as long for them; of FEW values none does."""
@@ -103,7 +103,7 @@ class Dimension:
         key: of the config.
         axis: over the whole of its range.
         ends: of a range of numbers; None of choices.
-        choices: their texts, in the order of the axis.
+        choices: as JSON, in the order of the axis, which has their names.
     """
 
     key: str
@@ -117,7 +117,7 @@ class Dimension:
             return None
         value = trial.parameters[self.key]
         if isinstance(self.axis, Categories):
-            text = text_of(value)
+            text = json.dumps(value)
             return float(self.choices.index(text)) if text in self.choices else None
         return float(value) if isinstance(value, int | float) and has_place(value, self.axis.scale) else None
 
@@ -147,8 +147,8 @@ def dimensions(result: SweepResult) -> list[Dimension]:
 
 def _dimension(key: str, spec: dict[str, Any]) -> Dimension:
     if "choice" in spec:
-        texts = list(dict.fromkeys(text_of(value) for value in spec["choice"]))
-        return Dimension(key, Categories(texts), None, texts)
+        names = {json.dumps(value): text_of(value) for value in spec["choice"]}
+        return Dimension(key, Categories(list(names.values())), None, list(names))
     kind = next(each for each in ("uniform", "log_uniform", "int") if each in spec)
     low, high = (float(end) for end in spec[kind])
     scale: Scale = "log" if kind == "log_uniform" or spec.get("log") else "linear"

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,15 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write RUN/tensorboard, for TensorBoard to show.")
     ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Train with N seeds, from the config's on, and say how much results vary."
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="J", min=1, help="With --seeds: how many train at the same time (1).")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -44,6 +53,8 @@ def train(
 
     Exit codes: 0 done, 1 failed while running, 2 bad usage, config or data, 3 diverged, 130 after Ctrl-C and
     143 after SIGTERM, both after the state was saved. Continue with: mlpcli train --resume RUN
+
+    With --seeds there is a run for each seed in one directory, which --resume continues likewise.
     """
     if output is not None and output.resolve() == Path.cwd():
         raise UsageError("--output is the working directory, but a run makes a directory of its own")
@@ -61,12 +72,33 @@ def train(
                 f"--resume continues {resume} with its own config, so {not_overrides[0]!r} has no place here\n"
                 "    leave it out; overrides are KEY=VALUE"
             )
+        if os.path.exists(resume / "seeds.json"):
+            from mlpcli.verbs import seeds as several
+
+            several.resume(
+                resume, overrides, seeds, jobs or 1, several.Options(tensorboard, as_json, quiet, verbose)
+            )
+            return
     elif config is None:
         raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
     else:
         # before torch is imported: a wrong config is answered at once
         with _said_once():
             settings = load(config, overrides)
+        if seeds is not None:
+            from mlpcli.verbs import seeds as several
+
+            several.start(
+                settings, seeds, jobs or 1, output, several.Options(tensorboard, as_json, quiet, verbose)
+            )
+            return
+    if seeds is not None or jobs is not None:
+        lacks = (
+            "--jobs needs --seeds N"
+            if seeds is None
+            else f"--seeds does not go with {resume}, which is no directory of several seeds"
+        )
+        raise UsageError(lacks)
 
     from mlpcli import console, experiment, resuming
     from mlpcli.together import joined
@@ -83,7 +115,7 @@ def train(
                 training = resuming.resume(resume, overrides or (), ranks)
         except KeyboardInterrupt:
             raise Interrupted("interrupted before the training began", 130) from None
-        _run(training, tensorboard, quiet, as_json)
+        complete(training, tensorboard, quiet, lambda summary: _print_result(training.run.path, summary, as_json))
 
 
 @contextmanager
@@ -97,7 +129,15 @@ def _said_once() -> Iterator[None]:
         raise
 
 
-def _run(training: Any, tensorboard: bool, quiet: bool, as_json: bool) -> None:
+def complete(
+    training: Any,
+    tensorboard: bool,
+    quiet: bool,
+    show: Callable[[dict[str, Any]], None] = lambda _summary: None,
+    *,
+    speaks: bool = True,
+) -> None:
+    """Train to the end, show the summary, and write what else the run is to have."""
     from mlpcli import console
     from mlpcli.config import to_plain
     from mlpcli.tensorboard import Board
@@ -106,10 +146,10 @@ def _run(training: Any, tensorboard: bool, quiet: bool, as_json: bool) -> None:
     boards = closing(Board(path, training.trainer.epoch)) if tensorboard and first else nullcontext()
     with boards as board:
         with closing(training.run):
-            summary = console.fit(training, quiet, board)
+            summary = console.fit(training, quiet, board, speaks=speaks)
         if not first:
             return
-        _print_result(path, summary, as_json)
+        show(summary)
         if training.config.report:
             write_report_at_the_end(training)
         if board is not None:

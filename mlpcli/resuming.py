@@ -93,13 +93,7 @@ def _find(run: Run, overrides: Sequence[str]) -> Found:
     before, config = (config_from_plain(state["config"], more) for more in ((), overrides))
     if (path / CONFIG).read_bytes() != dump_config(before).encode():
         log.warning("%s is not what the run was trained with; it is written anew from %s", path / CONFIG, source)
-    refused = [key for key in changed_keys(before, config) if not _may_change(key)]
-    if refused:
-        raise RunError(
-            f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
-            f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
-            "    for anything else start a new run"
-        )
+    check_changes(before, config)
     with checkpoints.content_of(source):
         begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
     if config.training.epochs < begun:
@@ -239,6 +233,17 @@ def begun_by_this_launch(output: Path | None, name: str) -> Path | None:
         if theirs.get("agent") == mine["agent"] or (same_id and not (path / SUMMARY).exists()):
             return path
     return None
+
+
+def check_changes(before: Config, config: Config) -> None:
+    """Raises RunError where a run of the one config cannot go on with the other."""
+    refused = [key for key in changed_keys(before, config) if not _may_change(key)]
+    if refused:
+        raise RunError(
+            f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
+            f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
+            "    for anything else start a new run"
+        )
 
 
 def _may_change(key: str) -> bool:

@@ -216,21 +216,25 @@ def _settle_best(experiment: Experiment, best: Best) -> None:
         experiment.trainer.best = Progress(experiment.trainer.best.less)
 
 
-def begun_by_this_launch(output: Path | None, name: str) -> Path | None:
+def begun_by_this_launch(output: Path | None, config: Config) -> Path | None:
     """The run that this start of torchrun has begun before it started its processes anew; None without one.
 
     Args:
         output: the run directory that is asked for; None for runs/<name>, runs/<name>-2, …
-        name: of the run.
+        config: as it is asked for.
     """
-    mine = launch()
+    mine = launch(dump_config(config))
+    name = config.name or ""
     candidates = [output] if output is not None else sorted(Path("runs").glob(f"{glob.escape(name)}*"))
     for path in candidates:
         theirs = read_json(path / ENVIRONMENT).get("torchrun")
         if not isinstance(theirs, dict) or not is_run(path):
             continue
-        same_id = theirs.get("id") == mine["id"] not in ("", "none")
-        if theirs.get("agent") == mine["agent"] or (same_id and not (path / SUMMARY).exists()):
+        if theirs.get("agent") == mine["agent"]:
+            return path
+        # started by another agent of the same job, where a machine was replaced; or by another job of that name
+        same_job = mine["id"] not in ("", "none") and all(theirs.get(key) == mine[key] for key in ("id", "config"))
+        if same_job and not (path / SUMMARY).exists():
             return path
     return None
 

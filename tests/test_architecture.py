@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "sharding": set(),
     "launch": {"errors"},
     "ranks": {"errors", "launch", "sums"},
-    "batch_norm": {"ranks"},
+    "batch_norm": {"ranks", "sharding"},
     "training": {"batches", "objective", "parts", "progress", "ranks", "sharding"},
     "autograd": {"errors", "model", "objective", "parts", "ranks", "sharding", "sums"},
     "explicit": {"embedding", "model", "objective", "parts", "ranks", "sums"},

@@ -91,8 +91,8 @@ def train(
     with joined() as ranks:
         console.set_up_logging(quiet, verbose, speaks=ranks.first)
         if settings is not None and ranks.restarted:
-            name = settings.name or ""
-            resume = ranks.share(lambda: resuming.begun_by_this_launch(output, name))
+            asked = settings
+            resume = ranks.share(lambda: resuming.begun_by_this_launch(output, asked))
         try:
             if resume is None:
                 assert settings is not None
@@ -181,7 +181,8 @@ def write_report_at_the_end(training: Any) -> None:
         from mlpcli.report import writing
 
         log.info(
-            "report: %s", writing.report_of_training(path, training.config, training.network, training.dataset)
+            "report: %s",
+            writing.report_of_training(path, training.config, training.whole_network(), training.dataset),
         )
     except KeyboardInterrupt:
         log.warning("the report was interrupted; the run is finished\n    write it with: mlpcli report %s", path)

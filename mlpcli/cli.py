@@ -12,7 +12,8 @@ import typer
 
 from mlpcli import __version__
 from mlpcli.autodiff.commands import app as autodiff
-from mlpcli.errors import MlpcliError, in_words, message
+from mlpcli.errors import MlpcliError, UsageError, in_words, message
+from mlpcli.launch import one_of_several, said_once
 from mlpcli.options import NoColor
 from mlpcli.regions.commands import regions
 from mlpcli.report.commands import report
@@ -48,12 +49,19 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
     no_color: NoColor = False,
 ) -> None:
     """Options that go before the command."""
+    if one_of_several() and context.invoked_subcommand != "train":
+        with said_once():
+            raise UsageError(
+                f"mlpcli {context.invoked_subcommand} is for one process; torchrun is for mlpcli train\n"
+                f"    start it as it is: mlpcli {context.invoked_subcommand}"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -456,10 +456,12 @@ def shareable(config: Config, ranks: Ranks, samples: int | None = None) -> None:
 def with_threads(config: Config, trainer: Trainer) -> Config:
     """The config as a run keeps it, with a number of threads: training it again rounds the same way."""
     # compiled kernels are made for a number of threads, so that trying several would compile as often
-    threads = torch.get_num_threads()
+    ranks, threads = trainer.ranks, torch.get_num_threads()
+    if ranks.several:
+        threads = min(threads, max(1, cores() // ranks.local_size))
     if not config.training.compile:
-        ranks = trainer.ranks
-        threads = fastest_threads(trainer, max(1, cores() // ranks.local_size) if ranks.several else threads)
+        threads = fastest_threads(trainer, threads)
+    if ranks.several:
         threads = ranks.share(lambda: threads)
         torch.set_num_threads(threads)
     return config.model_copy(update={"training": config.training.model_copy(update={"threads": threads})})

@@ -7,7 +7,6 @@ can know (a signal, the time, what is on its disk) is told to the others.
 
 import os
 import pickle
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, but not
 )
 
 from mlpcli.errors import DeviceError, FailedError, MlpcliError, PeerFailed
+from mlpcli.launch import launch, launched
 from mlpcli.sums import GroupSums, Meeting, SharedSums, Sums, map_shared, new_folder, remove_folder, share_memory
 
 T = TypeVar("T")
@@ -37,23 +37,6 @@ START_SECONDS = 600.0
 
 LAST_WORDS = 5.0
 """Seconds in which a rank that fails says so, before the others take it for dead or hung."""
-
-
-def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process."""
-    return all(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-
-
-def launch() -> dict[str, str]:
-    """Which start of torchrun this process belongs to: the same after torchrun has started it anew."""
-    parent = os.getppid()
-    began = ""
-    with suppress(OSError, IndexError):  # the 22nd field, which tells it from another process with its number
-        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
-    return {
-        "id": os.environ.get("TORCHELASTIC_RUN_ID", ""),
-        "agent": f"{socket.gethostname()} {parent} {began}",
-    }
 
 
 class Ranks:
@@ -340,7 +323,7 @@ class Ranks:
                     "    it hangs, or is that much slower; what it does shows: py-spy dump --pid PID"
                 ) from error
             raise FailedError(
-                f"{who} of {self.size} died, or its connection broke, as rank {self.rank} waited for {what}\n"
+                f"{who} of {self.size} died or lost the connection, as rank {self.rank} waited for {what}\n"
                 "    torchrun names its signal below; --max-restarts 3 lets it go on from the last checkpoint"
             ) from error
         raise FailedError(

@@ -13,9 +13,10 @@ from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, 
 from mlpcli.environment import environment
 from mlpcli.errors import CheckpointError, DataError, RunError, UnsafeCheckpointError
 from mlpcli.experiment import Experiment, closed_on_error, prepare
+from mlpcli.launch import launch
 from mlpcli.network import extraction_in
 from mlpcli.progress import Progress
-from mlpcli.ranks import Ranks, launch
+from mlpcli.ranks import Ranks
 from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Onlooker, Run, is_run, read_json, read_metrics
 from mlpcli.threads import flush_denormals
 from mlpcli.training import Trainer

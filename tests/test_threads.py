@@ -231,7 +231,7 @@ def kept(run: str) -> Any:
 def pick(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lets `auto` come out as `number`; how often it was asked."""
     asked: list[int] = []
-    monkeypatch.setattr("mlpcli.experiment.fastest_threads", lambda trainer: asked.append(number) or number)
+    monkeypatch.setattr("mlpcli.experiment.fastest_threads", lambda trainer, most: asked.append(number) or number)
     return asked
 
 

@@ -136,6 +136,12 @@ def test_a_wrong_config_is_said_once() -> None:
     assert exit_codes(err) == {2}
 
 
+def test_other_commands_are_for_one_process() -> None:
+    _, out, err = end_of(start(2, "runs"))
+    assert out == "" and err.count("error: mlpcli runs is for one process") == 1
+    assert exit_codes(err) == {2}
+
+
 def test_ctrl_c_saves_in_the_same_step_on_all_ranks_and_shards_are_a_run_like_any_other() -> None:
     changes = ["scheduler=constant", "training.precision=float64", "report=false", *LONG]
     process = start(

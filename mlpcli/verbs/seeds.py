@@ -94,13 +94,7 @@ def resume(path: Path, changes: Sequence[str], seeds: int | None, jobs: int, opt
 def _signals(options: Options) -> "Signals":
     """What notes Ctrl-C from here on: before there is anything that it could leave half-made."""
     from mlpcli import console
-    from mlpcli.ranks import launched
 
-    if launched():
-        raise UsageError(
-            "each seed trains in a process of its own, so --seeds does not go with torchrun\n"
-            "    start mlpcli train --seeds N by itself; --jobs J trains J seeds at the same time"
-        )
     console.clean_up_on_signals()
     console.set_up_logging(options.quiet, options.verbose)
     return console.Signals()

@@ -1,15 +1,15 @@
 """`mlpcli train`."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mlpcli.errors import Interrupted, MlpcliError, UsageError
+from mlpcli.errors import Interrupted, UsageError
+from mlpcli.launch import one_of_several, said_once
 from mlpcli.options import Json, NoColor, Overrides, Quiet, Verbose, print_json
 from mlpcli.verbs.configs import load
 
@@ -55,50 +55,34 @@ def train(
     143 after SIGTERM, both after the state was saved. Continue with: mlpcli train --resume RUN
 
     With --seeds there is a run for each seed in one directory, which --resume continues likewise.
+
+    Many processes train one run: torchrun --nproc-per-node 2 -m mlpcli train CONFIG
     """
-    if output is not None and output.resolve() == Path.cwd():
-        raise UsageError("--output is the working directory, but a run makes a directory of its own")
-    if tensorboard:
-        from mlpcli.tensorboard import check_installed
-
-        check_installed()
-    if resume is not None:
-        overrides = [argument for argument in (config, *(overrides or ())) if argument is not None]
-        if output is not None:
-            raise UsageError("--output does not go with --resume: a run continues in its own directory")
-        not_overrides = [argument for argument in overrides if "=" not in argument and argument[:1] != "~"]
-        if not_overrides:
-            raise UsageError(
-                f"--resume continues {resume} with its own config, so {not_overrides[0]!r} has no place here\n"
-                "    leave it out; overrides are KEY=VALUE"
-            )
-        if os.path.exists(resume / "seeds.json"):
-            from mlpcli.verbs import seeds as several
-
-            several.resume(
-                resume, overrides, seeds, jobs or 1, several.Options(tensorboard, as_json, quiet, verbose)
-            )
-            return
-    elif config is None:
-        raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
-    else:
+    with said_once():
+        overrides = _checked(config, overrides or [], resume, output, tensorboard)
         # before torch is imported: a wrong config is answered at once
-        with _said_once():
-            settings = load(config, overrides)
-        if seeds is not None:
-            from mlpcli.verbs import seeds as several
-
-            several.start(
-                settings, seeds, jobs or 1, output, several.Options(tensorboard, as_json, quiet, verbose)
+        settings = load(config, overrides) if config is not None and resume is None else None
+        of_seeds = resume is not None and os.path.exists(resume / "seeds.json")
+        if not of_seeds and seeds is None and jobs is not None:
+            raise UsageError("--jobs needs --seeds N")
+        if seeds is not None and resume is not None and not of_seeds:
+            raise UsageError(f"--seeds does not go with {resume}, which is no directory of several seeds")
+        if (of_seeds or seeds is not None) and one_of_several():
+            raise UsageError(
+                "each seed trains in a process of its own, so --seeds does not go with torchrun\n"
+                "    start mlpcli train --seeds N by itself; --jobs J trains J seeds at the same time"
             )
-            return
-    if seeds is not None or jobs is not None:
-        lacks = (
-            "--jobs needs --seeds N"
-            if seeds is None
-            else f"--seeds does not go with {resume}, which is no directory of several seeds"
-        )
-        raise UsageError(lacks)
+    if of_seeds or seeds is not None:
+        from mlpcli.verbs import seeds as several
+
+        options = several.Options(tensorboard, as_json, quiet, verbose)
+        if settings is None:
+            assert resume is not None
+            several.resume(resume, overrides, seeds, jobs or 1, options)
+        else:
+            assert seeds is not None
+            several.start(settings, seeds, jobs or 1, output, options)
+        return
 
     from mlpcli import console, experiment, resuming
     from mlpcli.together import joined
@@ -106,10 +90,12 @@ def train(
     console.clean_up_on_signals()
     with joined() as ranks:
         console.set_up_logging(quiet, verbose, speaks=ranks.first)
-        if resume is None and ranks.restarted:
-            resume = ranks.share(lambda: resuming.begun_by_this_launch(output, settings.name or ""))
+        if settings is not None and ranks.restarted:
+            name = settings.name or ""
+            resume = ranks.share(lambda: resuming.begun_by_this_launch(output, name))
         try:
             if resume is None:
+                assert settings is not None
                 training = experiment.start(settings, output, ranks)
             else:
                 training = resuming.resume(resume, overrides or (), ranks)
@@ -118,15 +104,30 @@ def train(
         complete(training, tensorboard, quiet, lambda summary: _print_result(training.run.path, summary, as_json))
 
 
-@contextmanager
-def _said_once() -> Iterator[None]:
-    """Lets rank 0 of several processes say what is wrong for all of them, as long as it finds the same."""
-    try:
-        yield
-    except MlpcliError:
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(2)  # torchrun ends this process when rank 0 has ended
-        raise
+def _checked(
+    config: str | None, overrides: Sequence[str], resume: Path | None, output: Path | None, tensorboard: bool
+) -> list[str]:
+    """The overrides, where these arguments go together."""
+    if output is not None and output.resolve() == Path.cwd():
+        raise UsageError("--output is the working directory, but a run makes a directory of its own")
+    if tensorboard:
+        from mlpcli.tensorboard import check_installed
+
+        check_installed()
+    if resume is None:
+        if config is None:
+            raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
+        return list(overrides)
+    overrides = [argument for argument in (config, *overrides) if argument is not None]
+    if output is not None:
+        raise UsageError("--output does not go with --resume: a run continues in its own directory")
+    not_overrides = [argument for argument in overrides if "=" not in argument and argument[:1] != "~"]
+    if not_overrides:
+        raise UsageError(
+            f"--resume continues {resume} with its own config, so {not_overrides[0]!r} has no place here\n"
+            "    leave it out; overrides are KEY=VALUE"
+        )
+    return overrides
 
 
 def complete(

@@ -118,8 +118,8 @@ def write(shards: Mapping[str, Tensor], folder: Path, group: dist.ProcessGroup) 
             raise _cause(error) from error
 
 
-def _cause(error: BaseException) -> Exception:
-    """Why torch.distributed.checkpoint failed: an error of the system where there is one."""
+def _cause(error: BaseException) -> OSError:
+    """Why torch.distributed.checkpoint failed."""
     failures = [failure[0] for failure in getattr(error, "failures", {}).values()]
     for failure in failures:
         seen: BaseException | None = failure
@@ -127,7 +127,7 @@ def _cause(error: BaseException) -> Exception:
             if isinstance(seen, OSError):
                 return OSError(seen.errno, seen.strerror)
             seen = seen.__cause__ or seen.__context__
-    return RuntimeError(str(failures[0] if failures else error).partition("\n")[0])
+    return OSError(str(failures[0] if failures else error).partition("\n")[0])
 
 
 def read(folder: Path, places: Sequence[str]) -> dict[str, Tensor]:

@@ -193,6 +193,42 @@ def test_several_processes_train_as_one(name: str, ranks: Pool, tmp_path: Path) 
     assert sorted(path.name for path in Path("several/checkpoints").iterdir()) == ["best.pt", "last.pt"]
 
 
+def train_with_threads(*arguments: str) -> Done:
+    """As on a machine that has two cores for each rank."""
+    with patch("mlpcli.experiment.cores", lambda: 6):
+        torch.set_num_threads(2)
+        done = mlpcli("train", *arguments)
+    torch.set_num_threads(1)
+    return done
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [["training.engine=autograd"], ["model.normalization=batch"], ["training.parallel=fsdp"], []],
+    ids=["autograd", "batch normalization", "fsdp", "explicit"],
+)
+def test_timing_the_threads_leaves_no_trace(changes: list[str], ranks: Pool, tmp_path: Path) -> None:
+    quick = [each for each in QUICK if "threads" not in each]
+    succeeds("train", "digits", "-o", "one", *QUICK, *changes)
+    done = ranks.run(3, tmp_path, train_with_threads, "digits", "-o", "several", *quick, *changes)
+    assert [each.code for each in done] == [0, 0, 0], done
+    assert_same_training(Path("one"), Path("several"))
+
+
+def test_batch_normalization_in_bfloat16(ranks: Pool, tmp_path: Path) -> None:
+    changes = [
+        "model.normalization=batch",
+        "training.precision=bfloat16",
+        "training.epochs=3",
+        "report=false",
+        "-q",
+    ]
+    succeeds("train", "digits", "-o", "one", "training.threads=1", *changes)
+    ranks.run(2, tmp_path, train, "digits", "-o", "several", "training.threads=1", *changes)
+    mine, theirs = (lines_of(Path(run))[-1]["train"]["loss"] for run in ("one", "several"))
+    assert theirs == pytest.approx(mine, rel=0.05)
+
+
 def test_sums_through_sockets_are_the_same(ranks: Pool, tmp_path: Path) -> None:
     changes = ["model.width=[512,300]", "training.batch_size=200"]
     succeeds("train", "digits", "-o", "one", *QUICK, *changes)
@@ -283,6 +319,15 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_with_another_number(
             torch.testing.assert_close(state["model"][name], weight, rtol=1e-11, atol=1e-12)
         for name in expected["model"]:
             assert torch.equal(state["model"][name], after[0]["model"][name])
+
+
+def test_a_rank_may_go_on_with_a_batch_that_has_nothing_for_it(ranks: Pool, tmp_path: Path) -> None:
+    changes = ["training.batch_size=431"]  # which leaves a last batch of 1
+    state = some_steps(changes, None, 3)
+    after = ranks.run(3, tmp_path, some_steps, changes, state, 3)[0]
+    expected = some_steps(changes, None, 6)
+    for name, weight in expected["model"].items():
+        torch.testing.assert_close(after["model"][name], weight, rtol=1e-11, atol=1e-12)
 
 
 def test_the_same_number_goes_on_bit_for_bit(ranks: Pool, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ import torch.distributed.checkpoint as dcp
 from command import mlpcli, succeeds
 
 from mlpcli import checkpoints
+from mlpcli.config import load_config
 from mlpcli.errors import UnsafeCheckpointError
+from mlpcli.resuming import begun_by_this_launch
+from mlpcli.starters import find
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 
@@ -104,15 +107,18 @@ def test_a_killed_process_is_started_again_and_the_run_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    ("what", "said", "code"),
+    ("what", "said", "code", "changes"),
     [
-        ("raise DataError('the disk of rank 1 is gone')", "error: the disk of rank 1 is gone", 2),
-        ("raise ValueError('a bug on rank 1')", "ValueError: a bug on rank 1", 1),
+        ("raise DataError('the disk of rank 1 is gone')", "error: the disk of rank 1 is gone", 2, []),
+        ("raise DataError('no data')", "error: no data", 2, ["training.parallel=fsdp"]),
+        ("raise RuntimeError('a bug on rank 1')", "RuntimeError: a bug on rank 1", 1, []),
     ],
 )
-def test_an_error_on_one_rank_ends_all_with_one_message(what: str, said: str, code: int) -> None:
+def test_an_error_on_one_rank_ends_all_with_one_message(
+    what: str, said: str, code: int, changes: list[str]
+) -> None:
     began = time.monotonic()
-    failed, out, err = end_of(start(2, "train", "digits", "training.epochs=100000", *LONG, what=what))
+    failed, out, err = end_of(start(2, "train", "digits", "training.epochs=100000", *LONG, *changes, what=what))
     assert failed == 1  # torchrun's own, whatever the code of the process
     assert time.monotonic() - began < 30
     assert out == ""
@@ -123,19 +129,56 @@ def test_an_error_on_one_rank_ends_all_with_one_message(what: str, said: str, co
     succeeds("train", "--resume", "runs/digits", "training.epochs=3", "-q")
 
 
-def test_a_rank_that_hangs_is_named() -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_rank_that_hangs_is_named(parallel: str) -> None:
     what = "signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(1000)"
-    _, _, err = end_of(
-        start(2, "train", "digits", "training.epochs=100000", "training.timeout=1", *LONG, what=what)
-    )
+    changes = ["training.epochs=100000", "training.timeout=1", f"training.parallel={parallel}", *LONG]
+    _, _, err = end_of(start(2, "train", "digits", *changes, what=what))
     assert err.count("error: rank 1 of 2 did not answer within 1 s (training.timeout)") == 1
     assert 1 in exit_codes(err)
 
 
-def test_a_wrong_config_is_said_once() -> None:
-    _, out, err = end_of(start(2, "train", "digits", "optimizer.lr=fast"))
-    assert out == "" and err.count("expected a number > 0, got text 'fast'") == 1
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digits", "optimizer.lr=fast"], "expected a number > 0, got text 'fast'"),
+        (["digits", "-o", "."], "error: --output is the working directory"),
+        (["digits", "data.limit=1", "data.validation=0"], "cannot be shared by 2 processes"),
+    ],
+)
+def test_what_is_wrong_for_all_is_said_once(arguments: list[str], said: str) -> None:
+    _, out, err = end_of(start(2, "train", *arguments))
+    assert out == "" and err.count(said) == 1, err
     assert exit_codes(err) == {2}
+
+
+def test_shards_that_cannot_be_written_end_the_training_with_a_message() -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    signals = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    changes = ["training.parallel=fsdp", "training.epochs=100000", *LONG]
+    _, _, err = end_of(start(2, "train", "digits", *changes, what=f"{signals}; {limit}"))
+    assert err.count("error: cannot write runs/digits/checkpoints") == 1, err
+    assert exit_codes(err) == {1}
+    # the checkpoint before it is whole
+    assert succeeds("eval", "runs/digits", "--checkpoint", "last", "--json").json["samples"] == 359
+
+
+def test_a_job_that_is_named_like_an_earlier_one_does_not_go_on_with_another_config(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "job7", "WORLD_SIZE": "1", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    config = load_config(find("digits"), ["training.epochs=1"])
+    succeeds("train", "digits", "training.epochs=1", "-q")
+    Path("runs/digits/summary.json").unlink()
+    assert begun_by_this_launch(None, config) == Path("runs/digits")  # of the same agent
+    monkeypatch.setattr("mlpcli.launch.os.getppid", lambda: 1)
+    assert begun_by_this_launch(None, config) == Path("runs/digits")  # of the same job
+    assert begun_by_this_launch(Path("runs/digits"), config) == Path("runs/digits")
+    other = load_config(find("digits"), ["training.epochs=1", "optimizer.lr=0.0123"])
+    assert begun_by_this_launch(None, other) is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job8")
+    assert begun_by_this_launch(None, config) is None
 
 
 def test_other_commands_are_for_one_process() -> None:
@@ -181,6 +224,7 @@ def test_ctrl_c_saves_in_the_same_step_on_all_ranks_and_shards_are_a_run_like_an
         *changes,
         f"training.epochs={epoch + 1}",
     )
+    assert not [path for path in folder.iterdir() if path.is_dir()]
     a, b = (checkpoints.load(Path(f"{run}/checkpoints/last.pt")) for run in ("run", "one"))
     assert a["position"]["step"] == b["position"]["step"]
     for name, weight in b["model"].items():

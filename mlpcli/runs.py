@@ -124,7 +124,7 @@ class Run:
                 (building / CONFIG).write_text(config, encoding="utf-8")
                 (building / ENVIRONMENT).write_bytes(to_json(environment))
                 lock = _lock(building)
-                final = _move_into_place(building, path, parent / name)
+                final = move_into_place(building, path, parent / name)
             except BaseException:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
@@ -211,7 +211,7 @@ def _taken(path: Path) -> RunError:
     return RunError(f"{path} is {what}\n    choose another directory with -o")
 
 
-def _move_into_place(building: Path, path: Path | None, base: Path) -> Path:
+def move_into_place(building: Path, path: Path | None, base: Path) -> Path:
     """Rename `building` to `path`, or to the first free of base, base-2, …: rename fails where one is taken."""
     number = 1
     while True:

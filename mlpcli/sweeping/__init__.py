@@ -1,0 +1,1 @@
+"""Many trials of one config, and what they show."""

@@ -209,7 +209,7 @@ def mlpcli_trainer(task: Task, **training: Any) -> "tuple[Trainer, torch.nn.Sequ
     network = network_for(config, dataset)
     trainer = build_trainer(config, dataset, network)
     if config.training.threads == "auto":  # as mlpcli.experiment.start does
-        fastest_threads(trainer)
+        fastest_threads(trainer, torch.get_num_threads())
     return trainer, network.model
 
 

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mlpcli.errors import DeviceError
-from mlpcli.model import forward
+from mlpcli.model import Dropout, forward
 from mlpcli.objective import Loss
+from mlpcli.parts import Part
+from mlpcli.ranks import Ranks
+from mlpcli.sharding import is_sharded
+from mlpcli.sums import Sums
 
 Forward = Callable[[nn.Sequential, Tensor, bool], Tensor]
 
@@ -41,6 +45,7 @@ class Autograd:
         clip_grad_norm: the gradient is scaled down to this norm where it is longer.
         bfloat16: whether the forward pass runs in bfloat16, with parameters in float32.
         compiled: whether torch.compile makes kernels of its own for this model, on the first step.
+        ranks: the processes that share each batch.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Autograd:
         clip_grad_norm: float | None = None,
         bfloat16: bool = False,
         compiled: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.loss = loss
         self.optimizer = optimizer
@@ -61,23 +67,53 @@ class Autograd:
         self._bfloat16 = bfloat16
         self._forward = _compiled(forward) if compiled else forward
         self._parameters = list(model.parameters())
+        self._dropouts = [layer for layer in model.modules() if isinstance(layer, Dropout)]
+        self._ranks = Ranks() if ranks is None else ranks
+        self._sharded = is_sharded(model)  # then whoever shards sums the gradients, too
+        # else the gradient is one piece, to be summed over the ranks in one go
+        self._sums: Sums | None = None
+        if self._ranks.several and not self._sharded:
+            lengths = [parameter.numel() for parameter in self._parameters]
+            self._sums = self._ranks.sums(self._parameters[0].new_empty(sum(lengths), requires_grad=False))
+            for parameter, place in zip(self._parameters, self._sums.flat.split(lengths), strict=True):
+                parameter.grad = place.view_as(parameter)
 
-    def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, first: bool = True) -> Tensor:
+    def gradient(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        share: float = 1.0,
+        first: bool = True,
+        last: bool = True,
+        part: Part | None = None,
+    ) -> Tensor:
         """Accumulate `share` of the gradient of the mean loss on a batch in each parameter's `grad`, after
-        forgetting the one before if `first`.
+        forgetting the one before if `first`; if `last`, add up what all ranks accumulated.
 
         Args:
             inputs: (n, features) as the model sees them.
             targets: (n,) class indices or (n, k) real numbers.
+            part: which samples of the batch they are; None for all.
 
         Returns:
             The model's outputs (n, k).
         """
-        if first:
+        if first and self._sums is not None:
+            self._sums.flat.zero_()
+        elif first:
             self.optimizer.zero_grad()
+        for dropout in self._dropouts:
+            dropout.part = part
         outputs = self._watched(inputs) if self.watch else self._forward(self._model, inputs, self._bfloat16)
-        loss = self.loss(outputs, targets)
-        (loss if share == 1.0 else loss * share).backward()
+        if part is None:
+            loss = self.loss(outputs, targets)
+            (loss if share == 1.0 else loss * share).backward()
+        else:
+            # shards are averaged over the ranks
+            share *= self._ranks.size if self._sharded else 1
+            (self.loss.total(outputs, targets) * (share / part.of)).backward()
+        if last and self._sums is not None:
+            self._sums.begin(0, len(self._sums.flat))()
         return outputs.detach()
 
     def _watched(self, inputs: Tensor) -> Tensor:
@@ -93,9 +129,9 @@ class Autograd:
             for handle in handles:
                 handle.remove()
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+    def step(self, inputs: Tensor, targets: Tensor, lr: float, part: Part | None = None) -> Tensor:
         """`gradient`, then `update`; the outputs (n, k) before it."""
-        outputs = self.gradient(inputs, targets)
+        outputs = self.gradient(inputs, targets, part=part)
         self.update(lr)
         return outputs
 

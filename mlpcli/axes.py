@@ -54,6 +54,25 @@ class Axis:
         return [(tick, linear_number(tick)) for tick in ticks]
 
 
+class Categories:
+    """Names side by side in places of the same width; where a value is, is its number.
+
+    Args:
+        names: at least one.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def share(self, value: float) -> float:
+        """How far along the axis the middle of that place is; between whole numbers it is beside it."""
+        return (value + 0.5) / len(self.names)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and their names."""
+        return [(float(index), name) for index, name in enumerate(self.names)]
+
+
 def _log_range(values: Sequence[float]) -> tuple[float, float]:
     """Ends of a logarithmic axis, as decimal logarithms, with a little room, and enough for a tick."""
     low, high = math.log10(min(values)), math.log10(max(values))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mlpcli.parts import Part, part_of
 from mlpcli.seeds import stream_seed
 
 Augment = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
@@ -30,6 +31,7 @@ class Batches:
         dtype: of them.
         gather: (stored, row numbers of each block) -> the rows of each, where that is not for this process to do.
         augment: (inputs, targets, epoch, step in it) -> what takes the place of a batch.
+        rank, ranks: which of how many processes this is, that share each batch: only its part of it is served.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         gather: Callable[[Tensor, Sequence[Tensor]], Iterator[Tensor]] | None = None,
         augment: Augment | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.stored, self.targets, self.rows = stored, targets, rows
         self.prepare = prepare
@@ -52,11 +56,15 @@ class Batches:
         self.shuffle_seed = shuffle_seed
         self._gather = gather
         self._augment = augment
+        self._rank, self._ranks = rank, ranks
         features = stored.shape[1] if features is None else features
-        block = batch_size * max(1, BLOCK_BYTES // (batch_size * features * 4))
-        block = min(block, self.steps * batch_size)
+        # what is random about a batch depends on all of it
+        self._whole = ranks == 1 or augment is not None
+        self._size = size = batch_size if self._whole else part_of(batch_size, rank, ranks).count
+        block = size * max(1, BLOCK_BYTES // (size * features * 4))
+        block = min(block, self.steps * size)
         self._block = block
-        self._in_place = shuffle_seed is None and rows is None
+        self._in_place = shuffle_seed is None and rows is None and self._whole
         self._stored = stored.new_empty((0 if self._in_place or gather else block, stored.shape[1]))
         self._inputs = targets.new_empty((block, features), dtype=dtype)
         self._targets = targets.new_empty((block, *targets.shape[1:]))
@@ -72,8 +80,14 @@ class Batches:
 
     def _split(self, samples: int) -> list[tuple[Tensor, Tensor]]:
         """The first samples of the buffers as batches."""
-        size = self.batch_size
+        size = self._size
         return list(zip(self._inputs[:samples].split(size), self._targets[:samples].split(size), strict=True))
+
+    def part(self, step: int) -> Part | None:
+        """Which samples of the mini-batch of step `step` in an epoch are served here; None for all."""
+        if self._ranks == 1:
+            return None
+        return part_of(min(self.batch_size, len(self) - step * self.batch_size), self._rank, self._ranks)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The mini-batches of epoch `epoch`, without the first `skip`; each is valid until the next is taken.
@@ -84,7 +98,10 @@ class Batches:
         if self.shuffle_seed is not None:
             generator = torch.Generator().manual_seed(stream_seed(self.shuffle_seed, f"epoch {epoch}"))
             order = torch.randperm(len(self), generator=generator)
-        order = order[skip * self.batch_size :].to(self.targets.device)
+        order = order[skip * self.batch_size :]
+        if not self._whole:
+            order = torch.cat([batch[self._mine(len(batch))] for batch in order.split(self.batch_size)])
+        order = order.to(self.targets.device)
         blocks = order.split(self._block) if len(order) else ()
         step = skip
         for samples, stored in zip(blocks, self._blocks(blocks), strict=True):
@@ -92,8 +109,21 @@ class Batches:
             self.prepare(stored, self._inputs[:n])
             torch.index_select(self.targets, 0, samples, out=self._targets[:n])
             for inputs, targets in self._views if n == self._block else self._split(n):
-                yield (inputs, targets) if self._augment is None else self._augment(inputs, targets, epoch, step)
+                yield (inputs, targets) if self._augment is None else self._augmented(inputs, targets, epoch, step)
                 step += 1
+        if step < self.steps:  # a last batch with fewer samples than there are ranks
+            yield self._inputs[:0], self._targets[:0]
+
+    def _mine(self, samples: int) -> slice:
+        """This rank's samples of a batch of so many."""
+        part = part_of(samples, self._rank, self._ranks)
+        return slice(part.start, part.start + part.count)
+
+    def _augmented(self, inputs: Tensor, targets: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        assert self._augment is not None
+        mine = self._mine(len(inputs))
+        inputs, targets = self._augment(inputs, targets, epoch, step)
+        return inputs[mine], targets[mine]
 
     def _blocks(self, blocks: Sequence[Tensor]) -> Iterator[Tensor]:
         """The stored rows of the samples of each block in turn, valid until the next is taken."""

@@ -2,15 +2,19 @@
 
 import io
 import pickle
+import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
 
+from mlpcli import sharding
 from mlpcli.errors import CheckpointError, UnsafeCheckpointError
 from mlpcli.runs import write_whole
 
@@ -94,6 +98,8 @@ def load(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: the record {damaged} has a wrong checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and isinstance(state.get("shards"), str):
+            state |= sharding.read(_shards(path, state.pop("shards")))
     except CheckpointError:
         raise
     except OSError as error:
@@ -115,6 +121,41 @@ def load(path: Path) -> dict[str, Any]:
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {state.get('format')}; this version reads format {FORMAT}")
     return state
+
+
+def _shards(path: Path, name: str) -> Path:
+    """The folder with the shards of a checkpoint, which lies beside it."""
+    if not re.fullmatch(r"shards-[0-9]+-[0-9]+", name):
+        raise ValueError(f"{name!r} is no folder of shards")
+    return path.with_name(name)
+
+
+def new_shards(folder: Path, step: int) -> str:
+    """A name for the shards of a step that no others have."""
+    return next(name for number in count() if not (folder / (name := f"shards-{step}-{number}")).exists())
+
+
+def keep_shards(folder: Path) -> None:
+    """Remove the shards that no checkpoint in a folder refers to."""
+    used = set()
+    for path in folder.glob("*.pt"):
+        with suppress(Exception):  # a damaged checkpoint has no shards that could be read
+            used.add(torch.load(path, map_location="cpu", weights_only=True).get("shards"))
+    for shards in folder.glob("shards-*"):
+        if shards.name not in used:
+            shutil.rmtree(shards, ignore_errors=True)
+
+
+def put_together(folder: Path) -> None:
+    """Write every checkpoint in a folder that refers to shards anew, in the ordinary way, and remove the shards.
+
+    Raises:
+        CheckpointError, StorageError: shards cannot be read, or a checkpoint cannot be written; those are left.
+    """
+    for path in sorted(folder.glob("*.pt")):
+        if "shards" in torch.load(path, map_location="cpu", weights_only=True):
+            save({name: value for name, value in load(path).items() if name != "format"}, path)
+    keep_shards(folder)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import typer
 
 from mlpcli import __version__
 from mlpcli.autodiff.commands import app as autodiff
-from mlpcli.errors import ConfigError, Interrupted, MlpcliError
+from mlpcli.errors import MlpcliError, UsageError, message
+from mlpcli.launch import one_of_several, said_once
 from mlpcli.options import NoColor
 from mlpcli.regions.commands import regions
 from mlpcli.report.commands import report
@@ -50,12 +51,19 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
     no_color: NoColor = False,
 ) -> None:
     """Options that go before the command."""
+    if one_of_several() and context.invoked_subcommand != "train":
+        with said_once():
+            raise UsageError(
+                f"mlpcli {context.invoked_subcommand} is for one process; torchrun is for mlpcli train\n"
+                f"    start it as it is: mlpcli {context.invoked_subcommand}"
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except MlpcliError as error:
-        _fail(_message(error), error.exit_code)
+        _fail(message(error), error.exit_code)
     except OSError as error:  # of stdout, for one: wherever a file is opened, its errors are known
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"error: {where}{error.strerror or error}", 1)
@@ -98,14 +106,6 @@ def _fail(message: str, code: int) -> NoReturn:
     with suppress(OSError):  # there may be no one to tell
         typer.echo(message, err=True)
     sys.exit(code)
-
-
-def _message(error: MlpcliError) -> str:
-    """An error as it is shown: config problems open with their place, so that editors can jump to it."""
-    if isinstance(error, ConfigError):
-        count = len(error.problems)
-        return f"{error}\n{count} problem{'s' if count > 1 else ''} in the config"
-    return str(error) if isinstance(error, Interrupted) else f"error: {error}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

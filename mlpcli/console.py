@@ -50,8 +50,13 @@ class LogFileHandler(logging.FileHandler):
         log.warning("cannot write %s any more: %s", self.baseFilename, sys.exception())
 
 
-def set_up_logging(quiet: bool, verbose: bool) -> None:
-    """Send the log to stderr: warnings with `quiet`, details with `verbose`."""
+def set_up_logging(quiet: bool, verbose: bool, speaks: bool = True) -> None:
+    """Send the log to stderr: warnings with `quiet`, details with `verbose`; nothing of a process that does not
+    speak."""
+    if not speaks:
+        log.handlers = [logging.NullHandler()]
+        log.propagate = False
+        return
     handler = StderrHandler()
     handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     handler.setFormatter(_Formatter())
@@ -116,6 +121,9 @@ class Signals:
 
     received: int | None = None
 
+    def __init__(self, speaks: bool = True) -> None:
+        self._speaks = speaks
+
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -127,7 +135,7 @@ class Signals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.received is None:
+        if self.received is None and self._speaks:
             with suppress(OSError):  # not print(): a handler may run inside another write to stderr
                 os.write(2, b"\nfinishing the step and saving; Ctrl-C now quits at once\n")
         self.received = number
@@ -145,6 +153,7 @@ class Display:
 
     def __init__(self, trainer: Trainer, quiet: bool) -> None:
         self.trainer = trainer
+        quiet = quiet or not trainer.ranks.first
         self.refreshed = time.monotonic()
         self.bar: tqdm[Any] | None = None
         if sys.stderr.isatty() and not quiet:
@@ -201,25 +210,27 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 def fit(training: Any, quiet: bool, board: Board | None = None) -> dict[str, Any]:
     """Train to the end, or to the first signal, and show it, to TensorBoard too with a board; what summary.json
     holds."""
-    log_to(training.run.path / "train.log")
+    if training.ranks.first:
+        log_to(training.run.path / "train.log")
     log.info("%s", _opening(training))
     display = Display(training.trainer, quiet)
     try:
-        with Signals() as signals:
-            for record in training.fit():
+        with Signals(speaks=training.ranks.first) as signals:
+            for record in training.fit(lambda: signals.received or 0):
                 if record is None:
                     display.step()
                 else:
                     display.epoch(record)
                     if board is not None:
                         board.epoch(record.to_plain())
-                if signals.received is not None:
-                    training.pause()
-                    raise _interrupted(training, signals.received)
+            if training.stopped_by:
+                raise _interrupted(training, training.stopped_by)
         display.close()
         summary: dict[str, Any] = training.finish()
-        curves = losses(read_metrics(training.run.path), unicode=encodable(sys.stderr.encoding))
-        if curves is not None:
+        curves = training.ranks.first and losses(
+            read_metrics(training.run.path), unicode=encodable(sys.stderr.encoding)
+        )
+        if curves:
             log.info("%s", curves)
     except KeyboardInterrupt:
         raise Interrupted(
@@ -253,8 +264,11 @@ def _arithmetic(training: Any) -> str:
     """Device, threads and engine, and why it is not the explicit one."""
     settings = training.config.training
     device = str(training.network.device)
+    ranks = training.ranks
     threads = f", {settings.threads} thread{'s' if settings.threads > 1 else ''}" if device == "cpu" else ""
     because = not_explicit(training.config)
+    if ranks.several:
+        device = f"{ranks.size} processes on {'CUDA' if training.network.device.type == 'cuda' else device}"
     return f"{device}{threads}, {engine(training.config)} engine{f' ({because})' if because else ''}"
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlpcli.explicit import Explicit
+from mlpcli.parts import Part
 
 log = logging.getLogger("mlpcli")
 
@@ -68,8 +69,9 @@ class Captured:
     def watch(self, watch: Callable[[str, Tensor], None] | None) -> None:
         self.engine.watch = watch
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+    def step(self, inputs: Tensor, targets: Tensor, lr: float, part: Part | None = None) -> Tensor:
         """`gradient`, then `update`: see `Explicit.step`."""
+        assert part is None, "a graph is of a whole batch"
         if len(inputs) != self._batch_size or self._eager_steps or self.watch is not None:
             self._eager_steps = max(0, self._eager_steps - 1)
             return self.engine.step(inputs, targets, lr)

@@ -14,6 +14,7 @@
     + StorageError            a file that could not be written; earlier files are intact
     + GateMissed              a --fail-under, --fail-over or --fail-on-regression gate
   x DivergedError             exit 3: a non-finite loss or weight; the last finite checkpoint is kept
+  x PeerFailed                the code of another process of the same training, which says why
   x Interrupted               exit 130 (Ctrl-C) or 143 (SIGTERM), after the state was saved
 
 The message of each says what is wrong, where, what was expected and what to do. `cli.main` prints it
@@ -126,9 +127,25 @@ class DivergedError(MlpcliError):
     exit_code = 3
 
 
+class PeerFailed(MlpcliError):
+    """Another process of the same training failed, and says why: there is nothing to add."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of the training failed")
+        self.exit_code = exit_code
+
+
 class Interrupted(MlpcliError):
     """A signal ended the training after its state was saved: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def message(error: MlpcliError) -> str:
+    """An error as it is shown: config problems open with their place, so that editors can jump to it."""
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        return f"{error}\n{count} problem{'s' if count > 1 else ''} in the config"
+    return str(error) if isinstance(error, Interrupted) else f"error: {error}"

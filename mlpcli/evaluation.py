@@ -1,7 +1,8 @@
 """A model on a split -> numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from mlpcli.batches import Batches
 from mlpcli.embedding import InputEmbedding
 from mlpcli.model import forward
 from mlpcli.objective import Metrics
+from mlpcli.ranks import Ranks
+from mlpcli.sharding import is_sharded
 
 aten = torch.ops.aten
 
@@ -136,6 +139,7 @@ def evaluate(
     metrics: Metrics,
     *,
     bfloat16: bool = False,
+    shared: "Shared | None" = None,
 ) -> Evaluation:
     """Measure the model in evaluation mode (dropout off, running statistics); its mode is restored.
 
@@ -144,11 +148,62 @@ def evaluate(
         batches: of at least one sample, in stored order.
         metrics: fresh sums to add to.
         bfloat16: whether the forward pass runs in bfloat16.
+        shared: who shares the work; None where nobody does.
     """
     was_training = model.training
     model.eval()
-    outputs_of = Inference(model, batches.batch_size, bfloat16)
-    for inputs, targets in batches.epoch(0):
-        metrics.add(outputs_of(inputs), targets)
+    outputs_of: Callable[[Tensor], Tensor] = (
+        partial(forward, model, bfloat16=bfloat16)
+        if is_sharded(model)
+        else Inference(model, batches.batch_size, bfloat16)
+    )
+    if shared is None:
+        for inputs, targets in batches.epoch(0):
+            metrics.add(outputs_of(inputs), targets)
+    else:
+        for outputs, targets in shared.outputs(outputs_of, batches):
+            metrics.add(outputs, targets)
     model.train(was_training)
-    return Evaluation(len(batches), metrics.result(), metrics.confusion())
+    return Evaluation(metrics.samples, metrics.result(), metrics.confusion())
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A split that several ranks measure together.
+
+    Its chunks are those of a single process, go to the ranks in turn, and are counted in their order on every
+    rank: so the numbers are the same to the last digit, on each of them.
+
+    Attributes:
+        ranks: who shares.
+        targets: of the whole split.
+    """
+
+    ranks: Ranks
+    targets: Tensor
+
+    @staticmethod
+    def rows(samples: int, chunk: int, ranks: Ranks) -> Tensor:
+        """The samples of this rank's chunks, in order; those of the last chunk for a rank that would have none."""
+        chunks = torch.arange(samples).split(chunk)
+        return torch.cat(chunks[ranks.rank :: ranks.size] or chunks[-1:])
+
+    def outputs(self, outputs_of: Callable[[Tensor], Tensor], batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs and targets of every chunk; `batches` are this rank's own."""
+        mine = batches.epoch(0)
+        size = batches.batch_size
+        outputs = inputs = None
+        for start in range(0, len(self.targets), size * self.ranks.size):
+            batch = next(mine, None)
+            if batch is not None:
+                inputs = batch[0]
+            # also where there is none: a network in shards is computed by all together
+            assert inputs is not None, "every rank has a chunk"
+            computed = outputs_of(inputs)
+            if outputs is None:
+                outputs = computed.new_zeros(size, computed.shape[1])
+            outputs[: len(computed)] = computed
+            for rank, theirs in enumerate(self.ranks.gather(outputs)):
+                targets = self.targets[start + rank * size : start + (rank + 1) * size]
+                if len(targets):
+                    yield theirs[: len(targets)], targets

@@ -12,23 +12,27 @@ from typing import Any
 
 import torch
 
-from mlpcli import __version__, checkpoints, data
+from mlpcli import __version__, checkpoints, data, sharding
 from mlpcli.autograd import Autograd
+from mlpcli.batch_norm import share_batch_norm
 from mlpcli.config import Config, dump_config, to_plain
 from mlpcli.config.rules import engine, settle
 from mlpcli.config.schema import FULL_BATCH
 from mlpcli.config.schema import Plateau as PlateauSection
 from mlpcli.cuda_graph import Captured
-from mlpcli.data import Dataset, Split
+from mlpcli.data import Dataset, Extraction, Split
+from mlpcli.data.workers import cores
 from mlpcli.diagnostics import Probe, probe_rows, probed_epochs
 from mlpcli.environment import environment
-from mlpcli.errors import DataError, DivergedError
+from mlpcli.errors import ConfigError, DataError, DivergedError, Problem
 from mlpcli.explicit import Explicit
 from mlpcli.network import Network, augmentation, network_for
 from mlpcli.optim import lr_factor, make_optimizer
+from mlpcli.parts import part_of
 from mlpcli.predictor import Predictor
 from mlpcli.progress import Plateau, Progress, less_is_better
-from mlpcli.runs import SUMMARY, Run, kept_epochs, read_diagnostics, read_json
+from mlpcli.ranks import Ranks
+from mlpcli.runs import SUMMARY, Onlooker, Run, kept_epochs, read_diagnostics, read_json, storage
 from mlpcli.scores import scores
 from mlpcli.seeds import stream_seed
 from mlpcli.targets import open_trained
@@ -38,8 +42,10 @@ from mlpcli.training import Engine, NonFinite, Record, Trainer
 log = logging.getLogger("mlpcli")
 
 
-def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer:
-    """The training of `network` as the config describes it; seeds torch's generators with the `dropout` stream."""
+def build_trainer(config: Config, dataset: Dataset, network: Network, ranks: Ranks | None = None) -> Trainer:
+    """The training of `network` as the config describes it, by `ranks` together; seeds torch's generators with the
+    `dropout` stream."""
+    ranks = ranks or Ranks()
     training, optimizer = config.training, config.optimizer
     full_batch = optimizer.name in FULL_BATCH
     samples = len(dataset.train)
@@ -56,6 +62,7 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
         batch_size,
         None if full_batch else stream_seed(config.seed, "shuffle"),
         augmentation(config, network.description),
+        ranks,
     )
     assert training.monitor is not None, "a resolved config has a monitor"
     schedule = config.scheduler.model_dump()
@@ -68,13 +75,17 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
             section.patience,
             min(1.0, section.min_lr / optimizer.lr),
         )
+    if ranks.several:
+        share_batch_norm(network.model, ranks)
+    if training.parallel == "fsdp" and ranks.several:
+        sharding.shard(network.model, ranks.group, network.device)
     torch.manual_seed(stream_seed(config.seed, "dropout"))
     moves = make_optimizer(network.model.parameters(), **optimizer.model_dump())
     return Trainer(
         model=network.model,
         loss=network.loss,
         optimizer=moves,
-        engine=_engine(config, network, moves, batch_size),
+        engine=_engine(config, network, moves, batch_size, ranks),
         batches=batches,
         metrics=network.metrics(dataset.train, top5=False),
         lr=optimizer.lr,
@@ -89,24 +100,29 @@ def build_trainer(config: Config, dataset: Dataset, network: Network) -> Trainer
         full_batch=full_batch,
         monitor=training.monitor,
         best=Progress(_is_less_better(training.monitor)),
-        validate=None if dataset.validation is None else _validator(network, dataset.validation),
+        validate=None if dataset.validation is None else _validator(network, dataset.validation, ranks),
         plateau=plateau,
         early_stopping=_early_stopping(config),
+        ranks=ranks,
     )
 
 
-def _engine(config: Config, network: Network, optimizer: torch.optim.Optimizer, batch_size: int) -> Engine:
+def _engine(
+    config: Config, network: Network, optimizer: torch.optim.Optimizer, batch_size: int, ranks: Ranks
+) -> Engine:
     training = config.training
     if engine(config) == "explicit":
         explicit = Explicit(
             network.model,
             network.loss,
             optimizer,
-            batch_size,
+            part_of(batch_size, ranks.rank, ranks.size).count,
             clip_grad_norm=training.clip_grad_norm,
             bfloat16=training.precision == "bfloat16",
+            ranks=ranks,
         )
-        return Captured(explicit, batch_size) if network.device.type == "cuda" else explicit
+        captures = network.device.type == "cuda" and not ranks.several
+        return Captured(explicit, batch_size) if captures else explicit
     return Autograd(
         network.model,
         network.loss,
@@ -114,6 +130,7 @@ def _engine(config: Config, network: Network, optimizer: torch.optim.Optimizer, 
         clip_grad_norm=training.clip_grad_norm,
         bfloat16=training.precision == "bfloat16",
         compiled=training.compile,
+        ranks=ranks,
     )
 
 
@@ -126,8 +143,8 @@ def build_probe(config: Config, dataset: Dataset, network: Network) -> Probe:
     return Probe(network.model, network.loss, *next(batches.epoch(0)))
 
 
-def _validator(network: Network, split: Split) -> Callable[[], dict[str, float]]:
-    measure = network.measurer(split)
+def _validator(network: Network, split: Split, ranks: Ranks) -> Callable[[], dict[str, float]]:
+    measure = network.measurer(split, ranks=ranks)
     return lambda: measure().metrics
 
 
@@ -150,6 +167,7 @@ class Experiment:
 
     Attributes:
         started: time.monotonic() of when this process began to load the data, for the wall time.
+        stopped_by: the signal that ended `fit`; 0 for none.
     """
 
     config: Config
@@ -158,6 +176,12 @@ class Experiment:
     trainer: Trainer
     run: Run
     started: float
+    stopped_by: int = 0
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together; all call the same methods, and the first of them writes."""
+        return self.trainer.ranks
 
     @cached_property
     def kept_epochs(self) -> Sequence[int]:
@@ -167,7 +191,8 @@ class Experiment:
     @cached_property
     def probe(self) -> Probe | None:
         """What looks into the network; None where that is not asked for."""
-        if not self.config.training.diagnostics:
+        alone_sees = self.ranks.first and not sharding.is_sharded(self.network.model)
+        if not self.config.training.diagnostics or not alone_sees:
             return None
         return build_probe(self.config, self.dataset, self.network)
 
@@ -176,8 +201,12 @@ class Experiment:
         """The epochs after which that is."""
         return frozenset(probed_epochs(self.config.training.epochs) if self.probe else ())
 
-    def fit(self) -> Iterator[Record | None]:
+    def fit(self, signal: Callable[[], int] = lambda: 0) -> Iterator[Record | None]:
         """Train to the end; metrics and checkpoints are on the disk before each record is yielded.
+
+        Args:
+            signal: the number of the signal to stop that this process got, 0 for none. The first that any rank got
+                ends the training, after the state was saved, and is then `stopped_by`.
 
         Yields:
             None after each step, a Record after each epoch.
@@ -199,13 +228,18 @@ class Experiment:
                     self.look()
                     self.save(is_best=record.is_best)
                     saved = time.monotonic()
-                elif time.monotonic() - saved > self.config.training.checkpoint_seconds:
-                    self.trainer.check_finite()
-                    self.save()
-                    saved = time.monotonic()
                 if self.trainer.step_in_epoch == last_step:
                     self.before_last_step()
                 yield record
+                late = time.monotonic() - saved > self.config.training.checkpoint_seconds
+                self.stopped_by, save = self.ranks.agree(signal(), late)
+                if self.stopped_by:
+                    self.pause()
+                    return
+                if save and record is None:
+                    self.trainer.check_finite()
+                    self.save()
+                    saved = time.monotonic()
         except NonFinite as noticed:
             raise self._diverged(noticed) from None
 
@@ -249,34 +283,50 @@ class Experiment:
             },
             **self.trainer.state_dict(),
         }
+        sharded = sharding.is_sharded(self.network.model)
+        if sharded:
+            folder = self.run.last.parent
+            state["shards"] = self.ranks.share(lambda: checkpoints.new_shards(folder, self.trainer.step))
+            parts = {name: state.pop(name) for name in ("model", "optimizer")}
+            with storage(folder):
+                sharding.write(parts, folder / state["shards"], self.ranks.group)
+        if not self.ranks.first:
+            return
         paths = [self.run.best] if is_best else []
         if self.trainer.step_in_epoch == 0 and self.trainer.epoch in self.kept_epochs:
             paths.append(self.run.kept(self.trainer.epoch))
         # last.pt at the end: a run killed before that repeats the epoch, and writes the same files again
         checkpoints.save(state, *paths, self.run.last)
+        if sharded:
+            checkpoints.keep_shards(self.run.last.parent)
         log.debug("saved step %d%s", self.trainer.step, ", the best epoch so far" if is_best else "")
 
     def finish(self) -> dict[str, Any]:
         """Measure the best epoch's model on the test split, the only use of it, and write summary.json.
 
-        What a run that was finished before wrote is returned as it is.
+        What a run that was finished before wrote is returned as it is; ranks but the first return nothing.
 
         Raises:
             DivergedError: a test metric is not finite: the weights are, but too large for the arithmetic.
         """
-        before = read_json(self.run.path / SUMMARY)
+        before = self.ranks.share(lambda: read_json(self.run.path / SUMMARY))
         if before.get("status") == "finished":
             return before
         lines = self.run.keep_metrics(self.trainer.epoch)
         last = lines[-1] if lines else {}
         at_best = next((line for line in lines if line["epoch"] == self.trainer.best.epoch), {})
-        self.network.model.load_state_dict(checkpoints.load(self.run.best)["model"])
-        test = self.network.measure(self.dataset.test).metrics
+        if self.ranks.first and sharding.is_sharded(self.network.model):
+            checkpoints.put_together(self.run.last.parent)
+        weights = self.ranks.share(lambda: checkpoints.load(self.run.best)["model"])
+        sharding.load_weights(self.network.model, weights)
+        test = self.network.measure(self.dataset.test, ranks=self.ranks).metrics
         best = self.trainer.best
         for name, value in test.items():
             if not math.isfinite(value):
                 step = best.epoch * self.trainer.steps_per_epoch
                 raise self._report(NonFinite(f"the test {name} of the best epoch", best.epoch, step))
+        if not self.ranks.first:
+            return {}
         seconds = sum(float(line.get("seconds", 0)) for line in lines)
         summary = {
             "status": "finished",
@@ -306,11 +356,21 @@ class Experiment:
 
     def _diverged(self, noticed: NonFinite) -> DivergedError:
         """Replay from the last finite checkpoint, looking after every layer, to name the place."""
-        self.trainer.load_state_dict(checkpoints.load(self.run.last))
-        found = self.trainer.locate_non_finite(until=noticed.step) or noticed
-        return self._report(found)
+
+        def located() -> DivergedError:
+            trainer = self.trainer
+            if self.ranks.several:  # a single process has all samples; on several, one alone may see the place
+                network = network_for(self.config, self.dataset, str(self.network.device))
+                trainer = build_trainer(self.config, self.dataset, network)
+            trainer.load_state_dict(checkpoints.load(self.run.last))
+            return self._told(trainer.locate_non_finite(until=noticed.step) or noticed)
+
+        return self.ranks.share(located)
 
     def _report(self, found: NonFinite) -> DivergedError:
+        return self.ranks.share(lambda: self._told(found))
+
+    def _told(self, found: NonFinite) -> DivergedError:
         self.run.write(
             SUMMARY, {"status": "diverged", "epoch": found.epoch, "step": found.step, "where": str(found)}
         )
@@ -324,29 +384,86 @@ class Experiment:
         )
 
 
-def start(config: Config, output: Path | None) -> Experiment:
-    """Load the data, build everything, make the run directory and write its first checkpoint."""
+def start(config: Config, output: Path | None, ranks: Ranks | None = None) -> Experiment:
+    """Load the data, build everything, make the run directory and write its first checkpoint.
+
+    Args:
+        config: resolved, as far as it is without its data.
+        output: the run directory; None for the first free one.
+        ranks: the processes that train together, all of which call this.
+    """
     started = time.monotonic()
+    ranks = ranks or Ranks()
     flush_denormals()
-    dataset = data.load(config.data, config.seed)
-    config = settle(config, dataset.facts)
-    network = network_for(config, dataset)
-    trainer = build_trainer(config, dataset, network)
-    if config.training.threads == "auto":
-        config = with_threads(config, trainer)
+    ranks.settle(config.training.timeout)
+    config, dataset, network, trainer = prepare(config, ranks)
     assert config.name is not None, "a resolved config has a name"
-    surroundings = environment(network.device, config.seed, network.description.fingerprint)
-    run = Run.create(output, config.name, dump_config(config), surroundings)
+    text, name = dump_config(config), config.name
+    surroundings = environment(network.device, config.seed, network.description.fingerprint) | ranks.described()
+    made = Run.create(output, name, text, surroundings) if ranks.first else Onlooker(Path())
+    path = ranks.share(lambda: made.path)
+    run = made if ranks.first else Onlooker(path)
     experiment = Experiment(config, dataset, network, trainer, run, started)
     with closed_on_error(run):
         experiment.save()
     return experiment
 
 
+def prepare(
+    config: Config, ranks: Ranks, extraction: Extraction | None = None
+) -> tuple[Config, Dataset, Network, Trainer]:
+    """The data, the network and its training; the config with what only they could decide.
+
+    Raises:
+        ConfigError, DataError: the config does not go together with its data, or with the number of ranks.
+    """
+    shareable(config, ranks)
+    with ranks.one_by_one():
+        dataset = data.load(config.data, config.seed, extraction)
+    config = settle(config, dataset.facts)
+    shareable(config, ranks, len(dataset.train))
+    seen = ranks.gather_values(dataset.description.fingerprint)
+    if len(set(seen)) > 1:
+        raise DataError(
+            "the ranks do not have the same data: fingerprints "
+            + ", ".join(f"{each} of rank {rank}" for rank, each in enumerate(seen))
+        )
+    network = network_for(config, dataset, ranks.device(config.training.device))
+    ranks.copy_from_first(network.model.state_dict().values())
+    trainer = build_trainer(config, dataset, network, ranks)
+    if config.training.threads == "auto":
+        config = with_threads(config, trainer)
+    return config, dataset, network, trainer
+
+
+def shareable(config: Config, ranks: Ranks, samples: int | None = None) -> None:
+    """Raises ConfigError where several processes cannot share this training."""
+    if not ranks.several:
+        return
+    batch_size = config.training.batch_size or samples
+    if batch_size is not None and batch_size < ranks.size:
+        raise ConfigError(
+            [
+                Problem(
+                    "training.batch_size",
+                    f"{batch_size} samples cannot be shared by {ranks.size} processes",
+                    hint=f"batch_size is that of all processes together: set it to {ranks.size} or more",
+                )
+            ]
+        )
+
+
 def with_threads(config: Config, trainer: Trainer) -> Config:
     """The config as a run keeps it, with a number of threads: training it again rounds the same way."""
     # compiled kernels are made for a number of threads, so that trying several would compile as often
-    threads = torch.get_num_threads() if config.training.compile else fastest_threads(trainer)
+    ranks, threads = trainer.ranks, torch.get_num_threads()
+    if ranks.several:
+        threads = min(threads, max(1, cores() // ranks.local_size))
+    if not config.training.compile:
+        threads = fastest_threads(trainer, threads)
+    if ranks.several:
+        threads = ranks.share(lambda: threads)
+        torch.set_num_threads(threads)
     return config.model_copy(update={"training": config.training.model_copy(update={"threads": threads})})
 
 

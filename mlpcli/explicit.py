@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from mlpcli.embedding import InputEmbedding
 from mlpcli.model import DropoutMask, flat_views, flatten
 from mlpcli.objective import Loss
+from mlpcli.parts import Part
+from mlpcli.ranks import Ranks
+from mlpcli.sums import Sums
 
 aten = torch.ops.aten
 
@@ -46,6 +49,9 @@ class Activation:
     backward: Callable[[Tensor, Tensor, Tensor], object]
     keeps_z: bool = False
 
+
+BUCKET_NUMBERS = 2**17
+"""At least so many are summed over the ranks at once: fewer would pay more often for the way there and back."""
 
 SLOPE = nn.LeakyReLU().negative_slope
 
@@ -88,6 +94,7 @@ class Affine:
         name: of the layer in the model, for messages.
         weight, weight_t, bias: θ, as the products take it.
         weight_into, bias_into: where its gradient is accumulated; in mixed precision, where it is computed.
+        start: where its place in the flat buffers begins.
     """
 
     name: str
@@ -96,6 +103,7 @@ class Affine:
     bias: Tensor | None
     weight_into: Tensor
     bias_into: Tensor | None
+    start: int
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ class Explicit:
         batch_size: the most samples of one call.
         clip_grad_norm: the gradient is scaled down to this norm where it is longer.
         bfloat16: whether the factors of products are of that type.
+        ranks: the processes that share each batch.
 
     Raises:
         TypeError: a layer or an optimizer that this engine does not cover.
@@ -159,6 +168,7 @@ class Explicit:
         batch_size: int,
         clip_grad_norm: float | None = None,
         bfloat16: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         if not isinstance(optimizer, OPTIMIZERS):
             raise TypeError(f"no explicit update for {type(optimizer).__name__}")
@@ -167,6 +177,7 @@ class Explicit:
         self.clip_grad_norm = clip_grad_norm
         self.watch: Callable[[str, Tensor], None] | None = None
         self._model = model
+        self._ranks = Ranks() if ranks is None else ranks
         self._theta = flatten(model)
         options = optimizer.param_groups[0]
         self._momentum = float(options.get("momentum", 0.0))
@@ -183,7 +194,10 @@ class Explicit:
             and clip_grad_norm is None
             and not bfloat16
         )
-        self._into = self._state["momentum_buffer"] if self._accumulates else torch.zeros_like(self._theta)
+        self._sums = self._ranks.sums(self._theta) if self._ranks.several else None
+        self._into = torch.zeros_like(self._theta) if self._sums is None else self._sums.flat
+        if self._accumulates:
+            self._state["momentum_buffer"] = self._into
         self._mixed = bfloat16
         self._factors = self._theta.bfloat16() if bfloat16 else self._theta
         self._products = torch.zeros_like(self._factors) if bfloat16 else self._into
@@ -193,7 +207,8 @@ class Explicit:
         self._front: InputEmbedding | None = None
         self._read(model)
         self._batch_size = batch_size
-        self._workspaces: dict[int, Workspace] = {}
+        self._full: Workspace | None = None
+        self._workspaces: dict[Part, Workspace] = {}
         self.adopt_state()
 
     def _read(self, model: nn.Sequential) -> None:
@@ -203,7 +218,8 @@ class Explicit:
                 text = f"layer {name} ({module})"
                 weight, weight_into = next(places)
                 bias, bias_into = next(places) if module.bias is not None else (None, None)
-                self._affine.append(Affine(text, weight.t(), weight, bias, weight_into.t(), bias_into))
+                start = int(weight_into.storage_offset())
+                self._affine.append(Affine(text, weight.t(), weight, bias, weight_into.t(), bias_into, start))
             elif isinstance(module, nn.Dropout):
                 self._dropout = module.p
             elif type(module) in ACTIVATIONS:
@@ -213,25 +229,22 @@ class Explicit:
             else:
                 raise TypeError(f"no explicit derivative for {type(module).__name__}")
 
-    def _workspace(self, n: int) -> Workspace:
-        """Buffers for n samples; those of a smaller batch are the first rows of the full one's."""
-        if n not in self._workspaces:
-            rows = max(n, self._batch_size)
-            full = self._workspaces.get(rows)
-            if full is None:
-                full = self._workspaces[rows] = self._allocate(rows)
-            if n < rows:
-                self._workspaces[n] = _first_rows(full, n, self._dropout)
-        return self._workspaces[n]
+    def _workspace(self, part: Part) -> Workspace:
+        """Buffers for the samples of a part; those of a smaller batch are the first rows of the full one's."""
+        space = self._workspaces.get(part)
+        if space is None:
+            if self._full is None or part.count > len(self._full.outputs):
+                self._full = self._allocate(max(part.count, self._batch_size))
+            space = self._workspaces[part] = _first_rows(self._full, part, self._dropout)
+        return space
 
     def _allocate(self, n: int) -> Workspace:
         hidden = []
         for affine in self._affine[:-1]:
             z, delta = (self._factors.new_empty(n, affine.weight.shape[1]) for _ in range(2))
             h = torch.empty_like(z) if self._activation.keeps_z else z
-            mask = DropoutMask(torch.empty_like(z), self._dropout) if self._dropout else None
             x = torch.empty_like(z) if self._dropout else h
-            hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
+            hidden.append(Hidden(z, h, None, x, x.t(), delta, delta.t()))
         classes = self._affine[-1].weight.shape[1]
         rows = n if self._mixed else 0
         return Workspace(
@@ -245,20 +258,31 @@ class Explicit:
             low_delta=self._factors.new_empty(rows, classes),
         )
 
-    def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, first: bool = True) -> Tensor:
+    def gradient(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        share: float = 1.0,
+        first: bool = True,
+        last: bool = True,
+        part: Part | None = None,
+    ) -> Tensor:
         """Accumulate `share` of the gradient of the mean loss on a batch, after forgetting the one before if
-        `first`.
+        `first`; if `last`, add up what all ranks accumulated.
 
         Args:
             inputs: (n, features) as the model sees them.
             targets: (n,) class indices or (n, k) real numbers.
+            part: which samples of the batch they are; None for all.
 
         Returns:
             The model's outputs (n, k), which the next call overwrites.
         """
-        n = len(inputs)
-        space = self._workspace(n)
-        keep = 1.0 if not first else self._momentum if self._accumulates else 0.0
+        part = part or Part(0, len(inputs), len(inputs))
+        space = self._workspace(part)
+        # of what is kept each rank adds its share to the sum
+        keep = 1.0 if not first else self._momentum / self._ranks.size if self._accumulates else 0.0
+        sums = self._sums if last else None
         # --- forward
         if self._front is not None:
             inputs = self._front(inputs)
@@ -275,22 +299,28 @@ class Explicit:
         # --- backward
         self.loss.derivative(space.outputs, targets, space.delta)
         if self._mixed:
-            self._backward(space, inputs, space.low_delta.copy_(space.delta), 0.0, share / n)
+            self._backward(space, inputs, space.low_delta.copy_(space.delta), 0.0, share / part.of, None)
             if first:
                 self._into.copy_(self._products)
             else:
                 self._into.add_(self._products)
+            if sums is not None:
+                sums.begin(0, len(self._into))()
         else:
-            self._backward(space, inputs, space.delta, keep, share / n)
+            self._backward(space, inputs, space.delta, keep, share / part.of, sums)
         return space.outputs
 
     def accumulated(self) -> list[Tensor]:
         """The gradient so far for each parameter of the model, in its shape: views of the buffer."""
         return list(flat_views(self._model, self._into))
 
-    def _backward(self, space: Workspace, inputs: Tensor, delta: Tensor, keep: float, scale: float) -> None:
-        """`keep` times the gradient so far, plus `scale` times that of this batch."""
+    def _backward(
+        self, space: Workspace, inputs: Tensor, delta: Tensor, keep: float, scale: float, sums: Sums | None
+    ) -> None:
+        """`keep` times the gradient so far, plus `scale` times that of this batch; with `sums` over all ranks,
+        layer by layer as they are ready."""
         delta_t = delta.t()
+        end, waits = len(self._into), []
         for layer in range(len(self._affine) - 1, -1, -1):
             affine = self._affine[layer]
             before = space.hidden[layer - 1] if layer else None
@@ -304,6 +334,11 @@ class Explicit:
                     before.delta.mul_(before.mask.numbers)
                 self._activation.backward(before.delta, before.z, before.h)
                 delta, delta_t = before.delta, before.delta_t
+            if sums is not None and (layer == 0 or (sums.piecewise and end - affine.start >= BUCKET_NUMBERS)):
+                waits.append(sums.begin(affine.start, end))
+                end = affine.start
+        for wait in waits:
+            wait()
 
     def _affine_map(self, affine: Affine, x: Tensor, out: Tensor) -> None:
         if affine.bias is None:
@@ -313,9 +348,9 @@ class Explicit:
         if self.watch is not None:
             self.watch(affine.name, out)
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float | Tensor) -> Tensor:
+    def step(self, inputs: Tensor, targets: Tensor, lr: float | Tensor, part: Part | None = None) -> Tensor:
         """`gradient`, then `update`; the outputs (n, k) before it, which the next call overwrites."""
-        outputs = self.gradient(inputs, targets)
+        outputs = self.gradient(inputs, targets, part=part)
         self.update(lr)
         return outputs
 
@@ -389,12 +424,12 @@ class Explicit:
                 state[parameter]["step"] = steps
 
 
-def _first_rows(full: Workspace, n: int, dropout: float) -> Workspace:
-    hidden = []
+def _first_rows(full: Workspace, part: Part, dropout: float) -> Workspace:
+    hidden, n = [], part.count
     for each in full.hidden:
         z, delta = each.z[:n], each.delta[:n]
         h = z if each.h is each.z else each.h[:n]
-        mask = None if each.mask is None else DropoutMask(each.mask.numbers[:n], dropout)
+        mask = DropoutMask(torch.empty_like(z), dropout, part) if dropout else None
         x = h if each.x is each.h else each.x[:n]
         hidden.append(Hidden(z, h, mask, x, x.t(), delta, delta.t()))
     others = (full.outputs, full.delta, full.ones, full.inputs, full.low_outputs, full.low_delta)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlpcli.embedding import InputEmbedding
 from mlpcli.layers import Layer, mlp_layers
+from mlpcli.parts import Part
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -87,14 +88,20 @@ def _module(layer: Layer, dropout: float, bias: bool) -> nn.Module:
 
 
 class Dropout(nn.Dropout):
-    """torch.nn.Dropout with masks of `DropoutMask`, which both engines draw alike."""
+    """torch.nn.Dropout with masks of `DropoutMask`, which both engines draw alike.
+
+    Attributes:
+        part: which samples of the batch are here; None for all.
+    """
+
+    part: Part | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """The input with its mask in training; itself in evaluation."""
         if not self.training or self.p == 0:
             return input
         mask = torch.empty_like(input, requires_grad=False)
-        return input * DropoutMask(mask, self.p).draw()
+        return input * DropoutMask(mask, self.p, self.part).draw()
 
 
 class DropoutMask:
@@ -106,13 +113,17 @@ class DropoutMask:
     Args:
         numbers: contiguous; `draw` writes the mask into it.
         p: probability of 0, at least 0 and less than 1.
+        part: which rows of the batch's mask `numbers` (rows, units) are; None for all. All of it is drawn, so that
+            every process of a training draws the same numbers, and they are those of a single process.
     """
 
-    def __init__(self, numbers: Tensor, p: float) -> None:
+    def __init__(self, numbers: Tensor, p: float, part: Part | None = None) -> None:
         self.numbers = numbers
         self._kept = max(1, round((1 - p) * 2**16))
-        self._bits = torch.empty(-(-numbers.numel() // 4), dtype=torch.int64, device=numbers.device)
-        self._lanes = self._bits.view(torch.int16)[: numbers.numel()].view(numbers.shape)
+        units = numbers.shape[-1]
+        first, drawn = (0, numbers.numel()) if part is None else (part.start * units, part.of * units)
+        self._bits = torch.empty(-(-drawn // 4), dtype=torch.int64, device=numbers.device)
+        self._lanes = self._bits.view(torch.int16)[first : first + numbers.numel()].view(numbers.shape)
         self._is_kept = torch.empty_like(numbers, dtype=torch.bool)
 
     def draw(self) -> Tensor:

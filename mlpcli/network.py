@@ -20,10 +20,11 @@ from mlpcli.data import Dataset, Description, Extraction, Preprocessing, Split, 
 from mlpcli.data.streaming import blocks
 from mlpcli.embedding import InputEmbedding, components_of, quantile_edges
 from mlpcli.errors import CheckpointError, DeviceError, UsageError
-from mlpcli.evaluation import Evaluation, chunk_rows, evaluate
+from mlpcli.evaluation import Evaluation, Shared, chunk_rows, evaluate
 from mlpcli.layers import Front
 from mlpcli.model import build_mlp
 from mlpcli.objective import Loss, Metrics
+from mlpcli.ranks import Ranks
 from mlpcli.runs import BEST, LAST, require_run
 from mlpcli.seeds import stream_seed
 
@@ -155,9 +156,14 @@ class Network:
         )
 
     def batches(
-        self, split: Split, batch_size: int, shuffle_seed: int | None = None, augment: Augment | None = None
+        self,
+        split: Split,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        augment: Augment | None = None,
+        ranks: Ranks | None = None,
     ) -> Batches:
-        """The samples of a split on the device, as the model sees them."""
+        """The samples of a split on the device, as the model sees them; with `ranks` their part of each batch."""
         there = split.to(self.device)
         return Batches(
             there.stored,
@@ -170,20 +176,30 @@ class Network:
             dtype=self.dtype,
             gather=blocks if split.streamed else None,
             augment=augment,
+            rank=0 if ranks is None else ranks.rank,
+            ranks=1 if ranks is None else ranks.size,
         )
 
-    def measure(self, split: Split, *, confusion: bool = False) -> Evaluation:
-        """Every metric of the model on a split."""
-        return self.measurer(split, confusion=confusion)()
+    def measure(self, split: Split, *, confusion: bool = False, ranks: Ranks | None = None) -> Evaluation:
+        """Every metric of the model on a split, which `ranks` measure together."""
+        return self.measurer(split, confusion=confusion, ranks=ranks)()
 
-    def measurer(self, split: Split, *, confusion: bool = False) -> Callable[[], Evaluation]:
+    def measurer(
+        self, split: Split, *, confusion: bool = False, ranks: Ranks | None = None
+    ) -> Callable[[], Evaluation]:
         """What measures the model, as it then is, on a split that is made ready once."""
-        batches = self.batches(split, min(len(split), chunk_rows(self.model)))
+        chunk = min(len(split), chunk_rows(self.model))
+        shared, mine = None, split
+        if ranks is not None and ranks.several:
+            shared = Shared(ranks, self.targets(split))
+            mine = split.take(Shared.rows(len(split), chunk, ranks))
+        batches = self.batches(mine, chunk)
         return lambda: evaluate(
             self.model,
             batches,
             self.metrics(split, top5=True, confusion=confusion),
             bfloat16=self.precision == "bfloat16",
+            shared=shared,
         )
 
 
@@ -203,8 +219,8 @@ def class_weights(config: Config, targets: Tensor, classes: int) -> Tensor | Non
     return torch.tensor(config.loss.class_weights, dtype=torch.float64)
 
 
-def network_for(config: Config, dataset: Dataset) -> Network:
-    """The untrained network of a config for a data set that is loaded."""
+def network_for(config: Config, dataset: Dataset, device: str | None = None) -> Network:
+    """The untrained network of a config for a data set that is loaded; `device` goes before the config's."""
     weights = class_weights(config, dataset.train.targets, dataset.description.outputs)
     front, edges = front_for(config, dataset)
     return build_network(
@@ -216,6 +232,7 @@ def network_for(config: Config, dataset: Dataset) -> Network:
         weights,
         front,
         edges,
+        device,
     )
 
 
@@ -228,14 +245,16 @@ def build_network(
     weights: Tensor | None,
     front: Front | None,
     edges: Sequence[Tensor] | None = None,
+    device_name: str | None = None,
 ) -> Network:
     """The untrained network of a config on its device, with weights from the `init` stream.
 
     Args:
         weights: of the classes, see `class_weights`.
         front, edges: see `front_for`; without edges where a state dict is loaded next.
+        device_name: goes before the config's.
     """
-    device = pick_device(config.training.device)
+    device = pick_device(device_name or config.training.device)
     threads = torch.get_num_threads() if config.training.threads == "auto" else config.training.threads
     if threads > (os.cpu_count() or threads):
         log.warning(

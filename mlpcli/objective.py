@@ -1,6 +1,6 @@
 """Losses, which training minimises, and metrics, which are only measured."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -297,6 +297,24 @@ class Metrics:
         assert self._outputs is not None and self._targets is not None
         self._outputs[: self._waiting].copy_(outputs)
         self._targets[: self._waiting].copy_(targets)
+
+    def absorb(self, state: Mapping[str, Any]) -> None:
+        """Add what another process counted, as its `state_dict` says."""
+        self._count()
+        self.samples += state["samples"]
+        device = self._sums["loss"].device
+        self._sums = {name: total + state["sums"][name].to(device) for name, total in self._sums.items()}
+        pending = state["pending"]
+        if pending is not None and len(pending["outputs"]):
+            self._sums = self._with(pending["outputs"].to(device), pending["targets"].to(device))
+
+    def add_up(self, sum_of: Callable[[Tensor], Tensor], samples: int) -> None:
+        """Let the sums be those of all processes, which `sum_of` adds up in place, over so many samples."""
+        self._count()
+        for total in self._sums.values():
+            if total.numel():
+                sum_of(total)
+        self.samples = samples
 
     def reset(self) -> None:
         """Start again from nothing."""

@@ -30,6 +30,14 @@ COLOURS = [
     ("#5b6470", "#a0a8b3"),
 ]
 """Of the curves, which tell each other apart by colour-blind eyes too."""
+SHADES = [
+    ("#c3d4ea", "#2c3f57"),
+    ("#93b5dd", "#37608c"),
+    ("#5f92cc", "#4a86c2"),
+    ("#2f6db3", "#74aeec"),
+    ("#0b4487", "#b9dcff"),
+]
+"""Of what is told apart by a number: from little to much, away from the paper."""
 WIDTH, HEIGHT = 400.0, 270.0
 """Of the plane of a panel, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 18.0, 44.0, 46.0

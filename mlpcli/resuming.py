@@ -1,20 +1,23 @@
 """Continue a run exactly where its last checkpoint stands, or say what is missing."""
 
+import glob
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mlpcli import checkpoints, data
+from mlpcli import checkpoints
 from mlpcli.config import Config, changed_keys, config_from_plain, dump_config, load_config
-from mlpcli.config.rules import settle
 from mlpcli.environment import environment
 from mlpcli.errors import CheckpointError, DataError, RunError, UnsafeCheckpointError
-from mlpcli.experiment import Experiment, build_trainer, closed_on_error, with_threads
-from mlpcli.network import extraction_in, network_for
+from mlpcli.experiment import Experiment, closed_on_error, prepare
+from mlpcli.launch import launch
+from mlpcli.network import extraction_in
 from mlpcli.progress import Progress
-from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Run, read_json, read_metrics
+from mlpcli.ranks import Ranks
+from mlpcli.runs import BEST, CONFIG, ENVIRONMENT, LAST, SUMMARY, Onlooker, Run, is_run, read_json, read_metrics
 from mlpcli.threads import flush_denormals
 from mlpcli.training import Trainer
 
@@ -25,6 +28,8 @@ MAY_CHANGE = (
     "training.device",
     "training.engine",
     "training.threads",
+    "training.parallel",
+    "training.timeout",
     "training.checkpoint_seconds",
     "training.keep_checkpoints",
     "training.diagnostics",
@@ -43,8 +48,13 @@ SPANNING = ("cosine", "linear", "one_cycle")
 """Schedules that depend on how long the training is."""
 
 
-def resume(path: Path, overrides: Sequence[str]) -> Experiment:
+def resume(path: Path, overrides: Sequence[str], ranks: Ranks | None = None) -> Experiment:
     """Open a run where its last readable checkpoint stands.
+
+    Args:
+        path: of the run.
+        overrides: KEY=VALUE of what may change.
+        ranks: the processes that train together, all of which call this; the first reads the run.
 
     Raises:
         RunError: no such run, another process trains in it, or the overrides change what was trained.
@@ -52,47 +62,64 @@ def resume(path: Path, overrides: Sequence[str]) -> Experiment:
         DataError: the data is not what the run was trained on.
     """
     flush_denormals()
-    run = Run.open(path)
+    ranks = ranks or Ranks()
+    run: Run = Run.open(path) if ranks.first else Onlooker(path)
     with closed_on_error(run):
-        return _resumed(run, overrides)
+        return _resumed(run, overrides, ranks)
 
 
-def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
+@dataclass(frozen=True)
+class Found:
+    """What a run stands at.
+
+    Attributes:
+        state, source: its last readable checkpoint, and the file; None where it was ended before its first.
+        before, config: what it was trained with, and what it is to be trained with now.
+    """
+
+    state: dict[str, Any] | None
+    source: Path
+    before: Config
+    config: Config
+
+
+def _find(run: Run, overrides: Sequence[str]) -> Found:
     path = run.path
     state, source = _last_readable(run)
     if state is None:
         config = load_config(path / CONFIG, overrides)
-    else:
-        # the checkpoint's own, which is whole where it is; config.yaml may have been damaged or edited
-        before, config = (config_from_plain(state["config"], more) for more in ((), overrides))
-        if (path / CONFIG).read_bytes() != dump_config(before).encode():
-            log.warning(
-                "%s is not what the run was trained with; it is written anew from %s", path / CONFIG, source
-            )
-        refused = [key for key in changed_keys(before, config) if not _may_change(key)]
-        if refused:
-            raise RunError(
-                f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
-                f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
-                "    for anything else start a new run"
-            )
-        with checkpoints.content_of(source):
-            begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
-        if config.training.epochs < begun:
-            raise RunError(
-                f"training.epochs={config.training.epochs} is less than the {begun} epochs that {path} has begun"
-            )
+        return Found(None, source, config, config)
+    # the checkpoint's own, which is whole where it is; config.yaml may have been damaged or edited
+    before, config = (config_from_plain(state["config"], more) for more in ((), overrides))
+    if (path / CONFIG).read_bytes() != dump_config(before).encode():
+        log.warning("%s is not what the run was trained with; it is written anew from %s", path / CONFIG, source)
+    refused = [key for key in changed_keys(before, config) if not _may_change(key)]
+    if refused:
+        raise RunError(
+            f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
+            f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
+            "    for anything else start a new run"
+        )
+    with checkpoints.content_of(source):
+        begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
+    if config.training.epochs < begun:
+        raise RunError(
+            f"training.epochs={config.training.epochs} is less than the {begun} epochs that {path} has begun"
+        )
+    return Found(state, source, before, config)
+
+
+def _resumed(run: Run, overrides: Sequence[str], ranks: Ranks) -> Experiment:
+    path = run.path
+    found = ranks.share(lambda: _find(run, overrides))
+    state, source, before = found.state, found.source, found.before
+    ranks.settle(found.config.training.timeout)
     started = time.monotonic()
     extraction = None
     if state is not None:
         with checkpoints.content_of(source):
-            extraction = extraction_in(state, config)
-    dataset = data.load(config.data, config.seed, extraction)
-    config = settle(config, dataset.facts)
-    network = network_for(config, dataset)
-    trainer = build_trainer(config, dataset, network)
-    if config.training.threads == "auto":
-        config = with_threads(config, trainer)
+            extraction = extraction_in(state, found.config)
+    config, dataset, network, trainer = prepare(found.config, ranks, extraction)
     experiment = Experiment(config, dataset, network, trainer, run, started)
     if state is None:
         log.warning("%s has no checkpoint yet: starting from the beginning", path)
@@ -107,10 +134,8 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
             )
         with checkpoints.content_of(source):
             _load(trainer, state, before, config)
-        lines = run.keep_metrics(trainer.epoch)
-        missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
-        if missing:
-            log.warning("metrics.jsonl lacks epochs %s; the training itself is complete", missing)
+        if ranks.first:
+            _check_metrics(run, trainer)
         if before.training.epochs != config.training.epochs and config.scheduler.name in SPANNING:
             log.warning(
                 "%s spans the whole training: so far it spanned %d epochs, from here on it spans %d",
@@ -118,17 +143,25 @@ def _resumed(run: Run, overrides: Sequence[str]) -> Experiment:
                 before.training.epochs,
                 config.training.epochs,
             )
-        _check_best(experiment)
+        _settle_best(experiment, ranks.share(lambda: _state_of_best(experiment)))
     experiment.save()  # last.pt may be absent or damaged, and the config may have changed
-    if not trainer.finished:
-        (path / SUMMARY).unlink(missing_ok=True)
-    surroundings = read_json(path / ENVIRONMENT)
-    surroundings.setdefault("resumed", []).append(
-        environment(network.device, config.seed, network.description.fingerprint)
-    )
-    run.write(ENVIRONMENT, surroundings)
-    run.write(CONFIG, dump_config(config))
+    if ranks.first:
+        if not trainer.finished:
+            (path / SUMMARY).unlink(missing_ok=True)
+        surroundings = read_json(path / ENVIRONMENT)
+        surroundings.setdefault("resumed", []).append(
+            environment(network.device, config.seed, network.description.fingerprint) | ranks.described()
+        )
+        run.write(ENVIRONMENT, surroundings)
+        run.write(CONFIG, dump_config(config))
     return experiment
+
+
+def _check_metrics(run: Run, trainer: Trainer) -> None:
+    lines = run.keep_metrics(trainer.epoch)
+    missing = sorted(set(range(1, trainer.epoch + 1)) - {line["epoch"] for line in lines})
+    if missing:
+        log.warning("metrics.jsonl lacks epochs %s; the training itself is complete", missing)
 
 
 def _load(trainer: Trainer, state: dict[str, Any], before: Config, config: Config) -> None:
@@ -144,8 +177,11 @@ def _load(trainer: Trainer, state: dict[str, Any], before: Config, config: Confi
         trainer.stopped_early = progress.stale >= patience
 
 
-def _check_best(experiment: Experiment) -> None:
-    """See to it that best.pt is of the epoch that the training takes for the best so far.
+Best = Literal["fine", "write again", "choose anew"]
+
+
+def _state_of_best(experiment: Experiment) -> Best:
+    """Whether best.pt is of the epoch that the training takes for the best so far, and what to do where it is not.
 
     It is not where it was damaged, or where the run was killed after writing it and before last.pt. Then the best
     is chosen anew, from the epochs to come: for a killed run the first of them is the same epoch again.
@@ -155,7 +191,7 @@ def _check_best(experiment: Experiment) -> None:
     """
     trainer, path = experiment.trainer, experiment.run.best
     if trainer.best.epoch == 0:
-        return
+        return "fine"
     try:
         state = checkpoints.load(path)
         with checkpoints.content_of(path):
@@ -165,11 +201,10 @@ def _check_best(experiment: Experiment) -> None:
     except CheckpointError as error:
         epoch, problem = -1, str(error)
     if epoch == trainer.best.epoch:
-        return
+        return "fine"
     if trainer.epoch == trainer.best.epoch and trainer.step_in_epoch == 0:
         log.warning("%s\n    written again from %s", problem, experiment.run.last)
-        experiment.save(is_best=True)
-        return
+        return "write again"
     if trainer.finished:
         raise CheckpointError(
             f"{problem}\n    the weights of the best epoch are lost; those of the last one can be measured: "
@@ -177,7 +212,33 @@ def _check_best(experiment: Experiment) -> None:
         )
     if epoch != trainer.epoch + 1:
         log.warning("%s\n    the best epoch will be chosen from those to come", problem)
-    trainer.best = Progress(trainer.best.less)
+    return "choose anew"
+
+
+def _settle_best(experiment: Experiment, best: Best) -> None:
+    if best == "write again":
+        experiment.save(is_best=True)
+    elif best == "choose anew":
+        experiment.trainer.best = Progress(experiment.trainer.best.less)
+
+
+def begun_by_this_launch(output: Path | None, name: str) -> Path | None:
+    """The run that this start of torchrun has begun before it started its processes anew; None without one.
+
+    Args:
+        output: the run directory that is asked for; None for runs/<name>, runs/<name>-2, …
+        name: of the run.
+    """
+    mine = launch()
+    candidates = [output] if output is not None else sorted(Path("runs").glob(f"{glob.escape(name)}*"))
+    for path in candidates:
+        theirs = read_json(path / ENVIRONMENT).get("torchrun")
+        if not isinstance(theirs, dict) or not is_run(path):
+            continue
+        same_id = theirs.get("id") == mine["id"] not in ("", "none")
+        if theirs.get("agent") == mine["agent"] or (same_id and not (path / SUMMARY).exists()):
+            return path
+    return None
 
 
 def _may_change(key: str) -> bool:

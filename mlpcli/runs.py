@@ -180,6 +180,33 @@ class Run:
         write_whole(self.path / name, content)
 
 
+class Onlooker(Run):
+    """A run directory that another process writes: whatever is to be written here is left to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def close(self) -> None:
+        """There is no lock."""
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def append_diagnostics(self, line: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
+        """Nothing."""
+        return []
+
+    def keep_diagnostics(self, epochs: int) -> list[dict[str, Any]]:
+        """Nothing."""
+        return []
+
+    def write(self, name: str, value: Mapping[str, Any] | str) -> None:
+        """Nothing."""
+
+
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     with storage(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")

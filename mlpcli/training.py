@@ -3,15 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mlpcli import sharding
 from mlpcli.batches import Batches
 from mlpcli.objective import Loss, Metrics
+from mlpcli.parts import Part
 from mlpcli.progress import Plateau, Progress
+from mlpcli.ranks import Ranks
 
 CHECK_EVERY = 64
 """Steps on the CPU between two looks at the running loss for non-finite values; on CUDA one looks each epoch."""
@@ -36,16 +39,25 @@ class Engine(Protocol):
     watch: Callable[[str, Tensor], None] | None
     """Called with each affine layer's text and output where it is set."""
 
-    def gradient(self, inputs: Tensor, targets: Tensor, share: float = 1.0, first: bool = True) -> Tensor:
-        """Accumulate `share` of the gradient of the mean loss on a batch, after forgetting the one before if
-        `first`; the outputs, valid until the next call."""
+    def gradient(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        share: float = 1.0,
+        first: bool = True,
+        last: bool = True,
+        part: Part | None = None,
+    ) -> Tensor:
+        """Accumulate `share` of the gradient of the mean loss on a batch, of which `part` is here, after
+        forgetting the one before if `first`, and add up what all ranks accumulated if `last`; the outputs, valid
+        until the next call."""
         ...
 
     def update(self, lr: float) -> None:
         """Clip the accumulated gradient where asked for, and move θ."""
         ...
 
-    def step(self, inputs: Tensor, targets: Tensor, lr: float) -> Tensor:
+    def step(self, inputs: Tensor, targets: Tensor, lr: float, part: Part | None = None) -> Tensor:
         """`gradient`, then `update`; the outputs before it, valid until the next call."""
         ...
 
@@ -103,6 +115,7 @@ class Trainer:
         monitor: `validation.loss`, `train.accuracy`, …: what chooses the best epoch, with `best`.
         validate: measures the model on the validation split, where there is one.
         early_stopping: its metric, progress and patience.
+        ranks: the processes that train together, each on its part of every batch. All must call the same methods.
     """
 
     model: nn.Sequential
@@ -120,6 +133,7 @@ class Trainer:
     validate: Callable[[], dict[str, float]] | None = None
     plateau: Plateau | None = None
     early_stopping: tuple[str, Progress, int] | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     epoch: int = 0
     step: int = 0
@@ -145,18 +159,21 @@ class Trainer:
 
     def sgd_step(self, inputs: Tensor, targets: Tensor) -> None:
         """Forward, loss, backward, update on one mini-batch."""
-        self.metrics.add(self.engine.step(inputs, targets, self._lr()), targets)
+        part = self.batches.part(self.step_in_epoch)
+        self.metrics.add(self.engine.step(inputs, targets, self._lr(), part), targets)
 
     def objective_gradient(self, measure: bool = True) -> Tensor:
         """The exact gradient of the whole objective, accumulated over chunks; the objective."""
         totals = []
+        final = self.batches.steps - 1
         for chunk, (inputs, targets) in enumerate(self.batches.epoch(self.epoch)):
-            share = len(inputs) / len(self.batches)
-            outputs = self.engine.gradient(inputs, targets, share, first=chunk == 0)
+            part = self.batches.part(chunk)
+            share = (len(inputs) if part is None else part.of) / len(self.batches)
+            outputs = self.engine.gradient(inputs, targets, share, chunk == 0, chunk == final, part)
             totals.append(self.loss.total(outputs, targets))
             if measure:
                 self.metrics.add(outputs, targets)
-        return torch.stack(totals).sum() / len(self.batches)
+        return self.ranks.sum(torch.stack(totals).sum()) / len(self.batches)
 
     def gd_step(self) -> None:
         """One step on the whole objective. L-BFGS evaluates it several times; only the first is measured."""
@@ -196,7 +213,7 @@ class Trainer:
             take_step(*batch)
             self.step += 1
             self.step_in_epoch += 1
-            if looks and self.step_in_epoch % CHECK_EVERY == 0 and not self.metrics.is_finite():
+            if looks and self.step_in_epoch % CHECK_EVERY == 0 and not self._loss_is_finite():
                 raise NonFinite("the loss", self.epoch + 1, self.step)
             paused = time.perf_counter()
             yield None
@@ -215,13 +232,19 @@ class Trainer:
 
     def check_finite(self) -> None:
         """Raises NonFinite unless the running loss and every weight are finite."""
-        if not self.metrics.is_finite():
+        if not self._loss_is_finite():
             raise NonFinite("the loss", self.epoch + 1, self.step)
         for name, tensor in self.model.state_dict().items():
-            if not bool(torch.isfinite(tensor).all()):
+            finite = bool(torch.isfinite(sharding.local(tensor)).all())
+            if not (self.ranks.all(finite) if sharding.is_shard(tensor) else finite):
                 raise NonFinite(f"parameter {name}", self.epoch + 1, self.step)
 
+    def _loss_is_finite(self) -> bool:
+        return self.ranks.all(self.metrics.is_finite())
+
     def _end_epoch(self) -> Record:
+        if self.ranks.several:
+            self.metrics.add_up(self.ranks.sum, len(self.batches))
         train = self.metrics.result()
         validation = None if self.validate is None else self.validate()
         values = {f"train.{name}": value for name, value in train.items()}
@@ -267,11 +290,17 @@ class Trainer:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain types: all that `run()` needs to continue exactly, random generators included."""
+        """Tensors and plain types: all that `run()` needs to continue exactly, random generators included.
+
+        The same on all ranks, whose generators are in the same state; `metrics` has a part for each of them.
+        """
+        metrics = self.metrics.state_dict()
+        if self.ranks.several and self.step_in_epoch:
+            metrics = {"parts": self.ranks.gather_values(metrics)}
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "metrics": self.metrics.state_dict(),
+            "metrics": metrics,
             "position": {
                 "epoch": self.epoch,
                 "step": self.step,
@@ -290,10 +319,10 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave, as if nothing had happened in between."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        sharding.load_weights(self.model, state["model"])
+        sharding.load_optimizer(self.optimizer, state["optimizer"])
         self.engine.adopt_state()
-        self.metrics.load_state_dict(state["metrics"])
+        self._load_metrics(state["metrics"])
         position = state["position"]
         self.epoch, self.step = position["epoch"], position["step"]
         self.step_in_epoch, self.seconds = position["step_in_epoch"], position["seconds"]
@@ -306,3 +335,14 @@ class Trainer:
         torch.set_rng_state(state["generators"]["cpu"].cpu())
         if self.batches.targets.is_cuda and "cuda" in state["generators"]:
             torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.batches.targets.device)
+
+    def _load_metrics(self, state: Mapping[str, Any]) -> None:
+        """Each rank takes its own part; where they were others, the first takes all."""
+        parts = state.get("parts", [state])
+        if len(parts) == self.ranks.size:
+            self.metrics.load_state_dict(parts[self.ranks.rank])
+            return
+        self.metrics.reset()
+        if self.ranks.first:
+            for part in parts:
+                self.metrics.absorb(part)

@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # One thread a process: tests run side by side, and sums must not depend on how many cores are free.
 os.environ["OMP_NUM_THREADS"] = "1"

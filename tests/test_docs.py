@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -100,6 +101,8 @@ def run(line: str, extra: list[str] | None = None) -> Done:
     unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
     assert not re.search(r"[\[\]{}()*?~$&|;<!]", unquoted), f"a shell would read some of this itself: {line}"
     words = shlex.split(line)
+    if words[0] == "torchrun":
+        words[0] = str(Path(sys.executable).with_name("torchrun"))
     if words[0] != "mlpcli":
         other = subprocess.run(words, capture_output=True, text=True, check=False)
         return Done(other.returncode, other.stdout, other.stderr)

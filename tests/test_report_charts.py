@@ -3,10 +3,10 @@
 import io
 import math
 import xml.etree.ElementTree as ElementTree
-from itertools import combinations
 
 import numpy as np
 import pytest
+from chart_texts import assert_apart
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,7 +14,7 @@ from PIL import Image
 from mlpcli.report import charts, images
 from mlpcli.report.charts import Series, curves, histogram, points, thinned
 from mlpcli.report.charts_grid import confusion_chart
-from mlpcli.report.drawing import LETTER, Chart, Dot, Path, Words, png, svg
+from mlpcli.report.drawing import Chart, Dot, Path, png, svg
 
 NAMES = {2: ["cat", "dog"], 3: ["a" * 80, "<b>&", ""]}
 
@@ -59,17 +59,7 @@ def test_a_chart_is_a_small_picture_in_both_formats(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_no_texts_of_a_chart_meet_and_none_sticks_out(name: str) -> None:
-    chart = CHARTS[name]
-    places = []
-    for shape in chart.shapes:
-        if isinstance(shape, Words) and shape.text:
-            wide = 0.92 * LETTER[shape.style] * len(shape.text)
-            left = shape.x - {"start": 0, "middle": wide / 2, "end": wide}[shape.anchor]
-            places.append((left, left + wide, shape.y - 8, shape.y, shape.text))
-    for one, two in combinations(places, 2):
-        apart = one[1] <= two[0] or two[1] <= one[0] or one[3] <= two[2] or two[3] <= one[2]
-        assert apart, (one, two)
-    assert all(left > -4 and right < chart.width + 4 for left, right, *_ in places)
+    assert_apart(CHARTS[name])
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=2000))

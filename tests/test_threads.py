@@ -118,7 +118,7 @@ def test_timing_leaves_no_trace(engine: str, optimizer: str, normalization: str,
     before = bits(trainer.state_dict())
     assert before == bits(untimed.state_dict())
     places = [p.data_ptr() for p in trainer.model.parameters()]
-    assert fastest_threads(trainer) in (1, 2)
+    assert fastest_threads(trainer, torch.get_num_threads()) in (1, 2)
     assert [p.data_ptr() for p in trainer.model.parameters()] == places
     assert bits(trainer.state_dict()) == before
     assert all(p.grad is None for p in trainer.model.parameters())
@@ -145,7 +145,7 @@ def test_timing_draws_dropout_and_moves_running_statistics(
 
     monkeypatch.setattr(threads, "_seconds", look)
     before = (bits(torch.get_rng_state()), bits(trainer.model.state_dict()))
-    fastest_threads(trainer)
+    fastest_threads(trainer, torch.get_num_threads())
     assert len(seen) == 2 and all(one != before[0] and two != before[1] for one, two in seen)
 
 
@@ -179,7 +179,7 @@ def test_fewer_threads_unless_more_take_nine_tenths_of_the_time(
         return seconds[machine.threads]
 
     monkeypatch.setattr(threads, "_seconds", taken)
-    assert fastest_threads(make_trainer()) == expected
+    assert fastest_threads(make_trainer(), torch.get_num_threads()) == expected
     assert sorted(timed) == (sorted(seconds) if most > 1 else [])  # one leaves no choice
     assert machine.threads == expected
 
@@ -193,13 +193,13 @@ def test_a_batch_of_the_training_is_timed(
     sizes = []
     gradient = trainer.engine.gradient
 
-    def look(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def look(inputs: torch.Tensor, targets: torch.Tensor, last: bool) -> torch.Tensor:
         sizes.append((len(inputs), len(targets), trainer.model.training))
-        return gradient(inputs, targets)
+        return gradient(inputs, targets, last=last)
 
     monkeypatch.setattr(trainer.engine, "gradient", look)
     trainer.model.eval()
-    fastest_threads(trainer)
+    fastest_threads(trainer, torch.get_num_threads())
     assert set(sizes) == {(timed, timed, True)}
     assert len(sizes) >= 2 * 2  # one warms up, for each number of threads
     assert set(machine.asked) == {1, 2}
@@ -209,7 +209,7 @@ def test_of_a_whole_split_only_the_first_rows_are_timed(machine: Machine, monkey
     trainer = make_trainer("explicit", "gd", samples=ROWS + 10, batch_size=ROWS + 10)
     sizes = []
     monkeypatch.setattr(threads, "_seconds", lambda _, x, y: sizes.append((len(x), len(y))) or 1.0)
-    assert fastest_threads(trainer) == 1
+    assert fastest_threads(trainer, torch.get_num_threads()) == 1
     assert sizes == [(ROWS, ROWS)] * 2
 
 
@@ -231,7 +231,7 @@ def kept(run: str) -> Any:
 def pick(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lets `auto` come out as `number`; how often it was asked."""
     asked: list[int] = []
-    monkeypatch.setattr("mlpcli.experiment.fastest_threads", lambda trainer: asked.append(number) or number)
+    monkeypatch.setattr("mlpcli.experiment.fastest_threads", lambda trainer, most: asked.append(number) or number)
     return asked
 
 

@@ -82,6 +82,8 @@ def not_explicit(config: Config) -> str | None:
         return "data.categorical: embedding is left to torch.autograd"
     if config.optimizer.name not in EXPLICIT:
         return f"{config.optimizer.name} is left to torch.optim; the explicit engine has {', '.join(EXPLICIT)}"
+    if config.training.parallel == "fsdp":
+        return "training.parallel: fsdp is left to torch.autograd"
     if config.training.compile:
         return "torch.compile works on what torch.autograd records"
     return None
@@ -185,6 +187,20 @@ def conflicts(config: Config, facts: Facts | None = None) -> Iterator[Conflict]:
             ("optimizer", "training"),
             "lbfgs learns the curvature from exact gradients, and a clipped gradient would mislead it",
             "leave training.clip_grad_norm out, or use another optimizer",
+        )
+    if training.parallel == "fsdp" and optimizer.name == "lbfgs":
+        yield Conflict(
+            ("training", "parallel"),
+            ("optimizer", "training"),
+            "lbfgs needs the whole gradient in one place, of which with fsdp each process has a part",
+            "use training.parallel: ddp, or another optimizer",
+        )
+    if training.parallel == "fsdp" and training.compile:
+        yield Conflict(
+            ("training", "compile"),
+            ("training",),
+            "torch.compile makes kernels for a whole network, of which with fsdp each process has a part",
+            "leave training.compile out, or use training.parallel: ddp",
         )
     reason = not_explicit(config)
     if training.engine == "explicit" and reason is not None:

@@ -429,6 +429,12 @@ class Training(Section):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """CPU threads of a run. `auto` times a few gradients and takes the fewest threads that no larger number beats
     by a tenth; the run's config keeps the number, because sums in another order round differently."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How the processes that torchrun starts share the work: with `ddp` each has the whole network and a part of
+    every batch; with `fsdp` each has also but a part of the network, which may be larger than a device. `auto` is
+    ddp. A single process trains as ever."""
+    timeout: Positive = 600.0
+    """Seconds after which one of several processes that does not answer counts as hung, and ends all."""
     clip_grad_norm: Positive | None = None
     """Scale the gradient down to this L2 norm where it is longer."""
     monitor: Monitor | None = None

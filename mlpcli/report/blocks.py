@@ -43,6 +43,7 @@ class Table:
         rows: a text for each column; the first column is left-aligned, as are those in `texts`.
         marked: numbers of the rows that stand out.
         more: how many rows are shown before a reader asks for the others; None for all.
+        links: where the first column of each row leads, as a relative URL; empty for nowhere, or for all rows.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Table:
     marked: Sequence[int] = ()
     caption: str = ""
     more: int | None = None
+    links: Sequence[str] = ()
     kind: str = "table"
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mlpcli.axes import Axis, Scale, linear_number
+from mlpcli.axes import Axis, Categories, Scale, linear_number
 from mlpcli.plots import Point
 from mlpcli.report.drawing import LETTER, WIDTH, Box, Chart, Dot, Path, Shape, Words, cut
 
@@ -46,7 +46,7 @@ class Frame:
 
     def __init__(
         self,
-        x: Axis,
+        x: Axis | Categories,
         y: Axis,
         x_name: str,
         y_name: str,
@@ -72,12 +72,16 @@ class Frame:
             at = self.down(tick)
             self.shapes.append(Path("grid", ((self.left, at), (self.left + self.wide, at))))
             self.shapes.append(Words("small", self.left - 5, at + 4, text, "end"))
+        free = -math.inf
         for tick, text in x.ticks():
             at = self.across(tick)
             self.shapes.append(Path("grid", ((at, self.top), (at, self.bottom))))
             # a number at an end must not stick out of the picture
             half = LETTER["small"] * len(text) / 2
             middle = min(max(at, half), WIDTH - half)
+            if middle - half < free:
+                continue
+            free = middle + half
             self.shapes.append(Words("small", middle, self.bottom + 15, text, "middle"))
         corner = (self.left, self.bottom)
         self.shapes.append(Path("axis", ((self.left, self.top), corner, (self.left + self.wide, self.bottom))))

@@ -11,16 +11,27 @@ from html import escape
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from mlpcli.letters import plain
-from mlpcli.plots import COLOURS, GRID, INK, MUTED, PAPER, Point, dashed
+from mlpcli.plots import COLOURS, GRID, INK, MUTED, PAPER, SHADES, Point, dashed
 
+PALETTE = [*COLOURS, *SHADES]
+"""What the colour of a shape is a number of."""
 WIDTH = 360.0
 """Of a chart, in pixels: that of a telephone, so that its letters are legible there."""
-SIZES = {"title": 13.0, "small": 11.0, "tiny": 9.0, "over": 9.0, "large": 15.0, "large-over": 15.0}
-"""Of the letters; `over` and `large-over` stand on a dark box."""
-STROKES = {"grid": 1.0, "axis": 1.2, "line": 1.6, "thin": 1.0, "dashes": 1.4, "mark": 1.2}
+SIZES = {"title": 13.0, "small": 11.0, "halo": 11.0, "tiny": 9.0, "over": 9.0, "large": 15.0, "large-over": 15.0}
+"""Of the letters; `over` and `large-over` stand on a dark box, and `halo` on lines that it keeps away."""
+STROKES = {
+    "grid": 1.0,
+    "axis": 1.2,
+    "line": 1.6,
+    "strong": 2.6,
+    "thin": 1.0,
+    "hair": 0.5,
+    "dashes": 1.4,
+    "mark": 1.2,
+}
 """Widths of lines: `dashes` and `mark` are dashed."""
 DASHED = ("dashes", "mark")
-LETTER = {"title": 7.6, "small": 6.4, "tiny": 5.4, "over": 5.4, "large": 9.0, "large-over": 9.0}
+LETTER = {"title": 7.6, "small": 6.4, "halo": 6.4, "tiny": 5.4, "over": 5.4, "large": 9.0, "large-over": 9.0}
 """About the width of a letter, in pixels."""
 SCALE, FINER = 2, 2
 """A PNG has SCALE pixels for one, and is drawn FINER times as large and then reduced."""
@@ -106,7 +117,7 @@ def cut(text: str, width: float, style: str = "small") -> str:
 def style_sheet() -> str:
     """What the shapes need in a page that defines --paper, --ink, --muted, --grid and --c0, --c1, … ."""
     colours = [
-        f".c{index}{{stroke:var(--c{index})}}.f{index}{{fill:var(--c{index})}}" for index in range(len(COLOURS))
+        f".c{index}{{stroke:var(--c{index})}}.f{index}{{fill:var(--c{index})}}" for index in range(len(PALETTE))
     ]
     sizes = [f".{name}{{font-size:{size:g}px}}" for name, size in SIZES.items()]
     strokes = [f".{name}{{stroke-width:{width:g}}}" for name, width in STROKES.items()]
@@ -120,6 +131,7 @@ def style_sheet() -> str:
             "svg text{fill:var(--muted)}svg .title{fill:var(--ink);font-weight:600}",
             "svg .tiny,svg .large{fill:var(--ink)}",
             "svg .over,svg .large-over{fill:var(--paper)}",
+            "svg .halo{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px}",
             ".h{fill:transparent}",
             *colours,
         ]
@@ -191,7 +203,7 @@ def _paint(
 ) -> None:
     match shape:
         case Path(style, points, colour):
-            stroke = COLOURS[colour][0] if colour >= 0 else {"grid": GRID}.get(style, MUTED)[0]
+            stroke = PALETTE[colour][0] if colour >= 0 else {"grid": GRID}.get(style, MUTED)[0]
             scaled = [(x * scale, y * scale) for x, y in points]
             lengths = {"dashes": (5, 4), "mark": (2, 3)}.get(style)
             pieces: Iterable[Sequence[Point]] = [scaled]
@@ -208,13 +220,13 @@ def _paint(
             pen.circle((x * scale, y * scale), radius * scale, _filled(colour, opacity))
         case Words(style, x, y, text, anchor):
             ink = {"small": MUTED, "over": PAPER, "large-over": PAPER}.get(style, INK)[0]
-            bold = 1 if style == "title" else 0
+            bold, around = (1, ink) if style == "title" else (2 * scale, PAPER[0]) if style == "halo" else (0, ink)
             at = {"start": "ls", "middle": "ms", "end": "rs"}[anchor]
             pen.text(
-                (x * scale, y * scale), plain(text), ink, fonts[style], at, stroke_width=bold, stroke_fill=ink
+                (x * scale, y * scale), plain(text), ink, fonts[style], at, stroke_width=bold, stroke_fill=around
             )
 
 
 def _filled(colour: int, opacity: float) -> tuple[int, int, int, int]:
-    red, green, blue = ImageColor.getrgb(COLOURS[colour][0])[:3]
+    red, green, blue = ImageColor.getrgb(PALETTE[colour][0])[:3]
     return red, green, blue, round(255 * opacity)

@@ -7,9 +7,9 @@ import jinja2
 from markupsafe import Markup
 
 from mlpcli import __version__
-from mlpcli.plots import COLOURS, GRID, INK, MUTED, PAPER
+from mlpcli.plots import GRID, INK, MUTED, PAPER
 from mlpcli.report.blocks import Charts, Section
-from mlpcli.report.drawing import Chart, style_sheet, svg
+from mlpcli.report.drawing import PALETTE, Chart, style_sheet, svg
 
 TEMPLATES = Path(__file__).parent
 FAINT, RULE, MARK = ("#f3f4f6", "#20252c"), ("#d5d9de", "#3a414b"), ("#fff0b8", "#4a4018")
@@ -56,7 +56,7 @@ def _colours() -> str:
             "rule": RULE,
             "mark": MARK,
         }
-        named |= {f"c{index}": pair for index, pair in enumerate(COLOURS)}
+        named |= {f"c{index}": pair for index, pair in enumerate(PALETTE)}
         return ";".join(f"--{name}:{pair[theme]}" for name, pair in named.items())
 
     return f":root{{{variables(0)}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{variables(1)}}}}}"

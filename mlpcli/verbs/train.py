@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mlpcli.errors import Interrupted, UsageError
+from mlpcli.launch import said_once
 from mlpcli.options import Json, NoColor, Overrides, Quiet, Verbose, print_json
 from mlpcli.verbs.configs import load
 
@@ -44,9 +45,9 @@ def train(
     """
     if output is not None and output.resolve() == Path.cwd():
         raise UsageError("--output is the working directory, but a run makes a directory of its own")
-    from mlpcli.tensorboard import Board, check_installed
-
     if tensorboard:
+        from mlpcli.tensorboard import check_installed
+
         check_installed()
     if resume is not None:
         overrides = [argument for argument in (config, *(overrides or ())) if argument is not None]
@@ -62,21 +63,39 @@ def train(
         raise UsageError("train needs a CONFIG, or --resume RUN\n    for a first try: mlpcli train digits")
     else:
         # before torch is imported: a wrong config is answered at once
-        settings = load(config, overrides)
+        with said_once():
+            settings = load(config, overrides)
 
     from mlpcli import console, experiment, resuming
-    from mlpcli.config import to_plain
+    from mlpcli.together import joined
 
     console.clean_up_on_signals()
-    console.set_up_logging(quiet, verbose)
-    try:
-        training = resuming.resume(resume, overrides or ()) if resume else experiment.start(settings, output)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before the training began", 130) from None
-    path = training.run.path
-    with closing(Board(path, training.trainer.epoch)) if tensorboard else nullcontext() as board:
+    with joined() as ranks:
+        console.set_up_logging(quiet, verbose, speaks=ranks.first)
+        if resume is None and ranks.restarted:
+            resume = ranks.share(lambda: resuming.begun_by_this_launch(output, settings.name or ""))
+        try:
+            if resume is None:
+                training = experiment.start(settings, output, ranks)
+            else:
+                training = resuming.resume(resume, overrides or (), ranks)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted before the training began", 130) from None
+        _run(training, tensorboard, quiet, as_json)
+
+
+def _run(training: Any, tensorboard: bool, quiet: bool, as_json: bool) -> None:
+    from mlpcli import console
+    from mlpcli.config import to_plain
+    from mlpcli.tensorboard import Board
+
+    path, first = training.run.path, training.ranks.first
+    boards = closing(Board(path, training.trainer.epoch)) if tensorboard and first else nullcontext()
+    with boards as board:
         with closing(training.run):
             summary = console.fit(training, quiet, board)
+        if not first:
+            return
         _print_result(path, summary, as_json)
         if training.config.report:
             write_report_at_the_end(training)

@@ -29,7 +29,9 @@ def sweep(
     overrides: Overrides = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="DIR", help="Continue the sweep in DIR; sweep.trials=N plans more trials."),
+        typer.Option(
+            "--resume", metavar="DIR", help="Continue the sweep in DIR; sweep.trials=N plans more trials."
+        ),
     ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="Say how the sweep does, also while it runs, and train nothing.")
@@ -42,7 +44,9 @@ def sweep(
             help="Count the trials in a database, which workers on many machines join by the same command.",
         ),
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Trials at a time; else sweep.jobs.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Trials at a time; else sweep.jobs.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Name the sweep's directory (else sweeps/<name>)."),
@@ -54,8 +58,8 @@ def sweep(
 ) -> None:
     """Train a config many times with other values of some keys, and rank the trainings.
 
-    Exit codes: 0 done, 1 no trial is complete, 2 bad usage, config or data, 130 after Ctrl-C and 143 after SIGTERM,
-    both after every trial was saved. Continue with: mlpcli sweep --resume DIR
+    Exit codes: 0 done, 1 no trial is complete, 2 bad usage, config or data, 130 after Ctrl-C and 143 after
+    SIGTERM, both after every trial was saved. Continue with: mlpcli sweep --resume DIR
     """
     arguments = [argument for argument in (config, *(overrides or ())) if argument is not None]
     if status:
@@ -68,7 +72,9 @@ def sweep(
         plan = _plan(str(resume / directory.SWEEP), arguments)
         path: Path | None = resume
     elif config is None:
-        raise UsageError("sweep needs a CONFIG, or --resume DIR\n    the CONFIG has a sweep section: see docs/sweep.md")
+        raise UsageError(
+            "sweep needs a CONFIG, or --resume DIR\n    the CONFIG has a sweep section: see docs/sweep.md"
+        )
     else:
         if output is not None and output.resolve() == Path.cwd():
             raise UsageError("--output is the working directory, but a sweep makes a directory of its own")
@@ -110,8 +116,8 @@ def _plan(config: str, overrides: list[str]) -> "SweepPlan":
 
 
 def _status(resume: Path | None, arguments: list[str], url: str | None, as_json: bool) -> None:
-    target, *changes = [*([] if resume is None else [str(resume)]), *arguments] or [None]
-    if target is None:
+    target, *changes = [*([] if resume is None else [str(resume)]), *arguments] or [""]
+    if not target:
         raise UsageError("--status needs the directory of a sweep, or its CONFIG and --storage URL")
     path = Path(target)
     if path.is_dir():
@@ -120,7 +126,7 @@ def _status(resume: Path | None, arguments: list[str], url: str | None, as_json:
         plan = _plan(str(path / directory.SWEEP), changes)
     elif url is None:
         raise UsageError(
-            f"--status: {target} is not the directory of a sweep\n    or give the CONFIG together with --storage URL"
+            f"--status: {target} is not the directory of a sweep\n    or give the CONFIG and --storage URL"
         )
     else:
         check_installed(url)

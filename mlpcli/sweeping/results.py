@@ -47,7 +47,10 @@ def _importances(trials: Trials) -> dict[str, float]:
     try:
         with quiet():
             evaluator = FanovaImportanceEvaluator(seed=0)
-            return {key: float(share) for key, share in get_param_importances(trials.study, evaluator=evaluator).items()}
+            return {
+                key: float(share)
+                for key, share in get_param_importances(trials.study, evaluator=evaluator).items()
+            }
     except (ValueError, RuntimeError) as error:  # all values alike, for one
         log.debug("no importances: %s", error)
         return {}
@@ -70,6 +73,10 @@ def write(path: Path, result: SweepResult, plan: SweepPlan) -> None:
         if best:
             run = None if best[0].run is None else path / best[0].run / CONFIG
             there = run is not None and run.is_file()
-            text = run.read_text(encoding="utf-8") if run and there else dump_config(configured(plan, best[0].parameters))
+            text = (
+                run.read_text(encoding="utf-8")
+                if run and there
+                else dump_config(configured(plan, best[0].parameters))
+            )
             directory.write(path, directory.BEST, text)
         directory.write(path, directory.PAGE, sweep_page(result))

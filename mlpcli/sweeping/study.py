@@ -25,8 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlpcli.config import Range, Sweep, SweepPlan, changed_plain, grid_values
 from mlpcli.errors import RunError
-from mlpcli.runs import is_run
 from mlpcli.progress import less_is_better
+from mlpcli.runs import is_run
 from mlpcli.seeds import stream_seed
 from mlpcli.sweeping.directory import Place
 from mlpcli.sweeping.record import State, TrialRecord
@@ -164,7 +164,7 @@ class Trials:
     plan: SweepPlan
     study: optuna.Study
     heard: dict[int, tuple[Any, float]] = field(default_factory=dict)
-    """For each trial that runs the last sign of life, and when this process first saw it: machines' clocks differ."""
+    """For each trial that runs the last sign of life, and when this process saw it first: clocks differ."""
 
     @property
     def sweep(self) -> Sweep:

@@ -33,13 +33,17 @@ def finished(trial: TrialRecord, sweep: Sweep) -> str:
     value = "" if trial.value is None else f"  {sweep.objective} {trial.value:.6g}"
     epochs = f" after epoch {trial.curve[-1][0]}" if trial.state == "pruned" and trial.curve else ""
     why = "" if trial.error is None else f": {trial.error.splitlines()[0]}"
-    return f"trial {trial.number} of {sweep.trials} {trial.state}{epochs}{value}  {assigned(trial.parameters)}{why}"
+    return (
+        f"trial {trial.number} of {sweep.trials} {trial.state}{epochs}{value}  {assigned(trial.parameters)}{why}"
+    )
 
 
 def counts(result: SweepResult) -> dict[str, int]:
     """How many trials are in each state that any is in."""
     found = Counter(trial.state for trial in result.trials)
-    return {state: found[state] for state in ("complete", "pruned", "failed", "running", "waiting") if found[state]}
+    return {
+        state: found[state] for state in ("complete", "pruned", "failed", "running", "waiting") if found[state]
+    }
 
 
 def ranked(result: SweepResult) -> list[TrialRecord]:
@@ -67,7 +71,9 @@ def summary(path: str, result: SweepResult) -> str:
     best = ranked(result)
     parts = [path, _counted(result)]
     if best:
-        parts.append(f"best: trial {best[0].number}, {result.objective} {best[0].value:.6g}  {assigned(best[0].parameters)}")
+        parts.append(
+            f"best: trial {best[0].number}, {result.objective} {best[0].value:.6g}  {assigned(best[0].parameters)}"
+        )
         parts.append("\n" + _table(best[:TOP], result))
     return "\n".join(parts)
 
@@ -82,7 +88,9 @@ def status(path: str, result: SweepResult) -> str:
     best = ranked(result)
     parts = [path, _counted(result)]
     if best:
-        parts.append(f"best: trial {best[0].number}, {result.objective} {best[0].value:.6g}  {assigned(best[0].parameters)}")
+        parts.append(
+            f"best: trial {best[0].number}, {result.objective} {best[0].value:.6g}  {assigned(best[0].parameters)}"
+        )
     running = [trial for trial in result.trials if trial.state == "running"]
     rows = [
         (

@@ -81,7 +81,9 @@ class Work:
             trials.retry()
             return
         except LostError:
-            log.warning("trial %d was given to another worker: this one was not heard of for too long", taken.index)
+            log.warning(
+                "trial %d was given to another worker: this one was not heard of for too long", taken.index
+            )
             return
         log.info("%s", finished(record_of(trials.sweep, taken.index, taken.frozen()), trials.sweep))
 

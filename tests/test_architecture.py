@@ -31,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "config": {"errors"},
     "runs": {"errors"},
     "starters": {"errors"},
+    "jobs": {"errors"},
     "options": {"errors"},
     "checkpoints": {"errors", "runs", "sharding"},
     # the core: plain arguments, never a config
@@ -180,7 +181,25 @@ ARROWS: dict[str, set[str]] = {
         "targets",
         "threads",
     },
-    "sweeping": {"axes", "plots", "report"},
+    "sweeping": {
+        "axes",
+        "config",
+        "console",
+        "data",
+        "errors",
+        "experiment",
+        "jobs",
+        "network",
+        "options",
+        "plots",
+        "progress",
+        "report",
+        "resuming",
+        "runs",
+        "seeds",
+        "starters",
+        "tables",
+    },
     "verbs": {
         "checking",
         "config",
@@ -205,7 +224,7 @@ ARROWS: dict[str, set[str]] = {
         "threads",
         "together",
     },
-    "cli": {"autodiff", "errors", "launch", "options", "regions", "report", "verbs"},
+    "cli": {"autodiff", "errors", "launch", "options", "regions", "report", "sweeping", "verbs"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -254,6 +273,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "starter_tables": {"sklearn"},
     "sums": {"torch"},
     "tensorboard": {"tensorboard", "torch"},
+    "sweeping": {"optuna", "sqlalchemy", "torch", "tqdm", "typer"},
     "threads": {"torch"},
     "training": {"torch"},
 }
@@ -327,7 +347,7 @@ def test_the_table_has_no_circle_and_the_core_stands_alone() -> None:
     for name in CORE:
         assert reached(name) <= {*CORE, "errors", "launch", "layers", "parts", "progress", "seeds"}
     assert [name for name, used in ARROWS.items() if "cli" in used] == ["__main__"]
-    assert [name for name, used in ARROWS.items() if "experiment" in used] == ["resuming", "verbs"]
+    assert [name for name, used in ARROWS.items() if "experiment" in used] == ["resuming", "sweeping", "verbs"]
     assert "torch" not in {
         package for each in (*reached("config"), "config") for package in THIRD_PARTY.get(each, ())
     }
@@ -348,6 +368,8 @@ REFUSED = [
     ["train", "digits", "model.depth=0"],
     ["train", "no such starter"],
     ["report", "no such run"],
+    ["sweep", "digits"],
+    ["sweep", "--resume", "no such sweep"],
 ]
 
 WITHOUT_TORCH = [
@@ -358,6 +380,7 @@ WITHOUT_TORCH = [
     ["regions", "--help"],
     ["report", "--help"],
     ["compare", "--help"],
+    ["sweep", "--help"],
     ["--version"],
     *(
         [command, "--help"]

@@ -31,7 +31,6 @@ ARROWS: dict[str, set[str]] = {
     "config": {"errors"},
     "runs": {"errors"},
     "starters": {"errors"},
-    "jobs": {"errors"},
     "options": {"errors"},
     "checkpoints": {"errors", "runs", "sharding"},
     # the core: plain arguments, never a config

@@ -55,17 +55,21 @@ def opened(place: Place, directory: Path) -> "Iterator[BaseStorage]":
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
+        from mlpcli.sweeping.journal import JournalLock
+
+        file = directory / JOURNAL
         with quiet():
-            yield JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
+            yield JournalStorage(JournalFileBackend(str(file), JournalLock(file)))
         return
     from optuna.exceptions import StorageInternalError
+    from optuna.storages import get_storage
     from sqlalchemy.exc import SQLAlchemyError
 
     with quiet():
         try:
             database = _connected(place.url)
             try:
-                yield database
+                yield get_storage(database)  # with a cache, one for all studies that are loaded from it
             finally:
                 database.remove_session()
                 database.engine.dispose()
@@ -94,10 +98,8 @@ def _connected(url: str) -> "RDBStorage":
             ) from None
         except (ArgumentError, NoSuchModuleError) as error:
             raise UsageError(f"--storage {shown}: {_reason(error, url)}") from None
-        except (OperationalError, RuntimeError):
-            raise
-        except SQLAlchemyError:
-            if attempt == ATTEMPTS:
+        except SQLAlchemyError as error:
+            if (isinstance(error, OperationalError) and "already exists" not in str(error)) or attempt == ATTEMPTS:
                 raise
             time.sleep(0.2 * attempt)
     raise AssertionError

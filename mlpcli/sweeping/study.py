@@ -203,8 +203,14 @@ class Trials:
                     continue
             if mine:
                 attempt = trial.user_attrs[ATTEMPT]
-                self.study.sampler = sampler_for(self.sweep, self.plan.config.seed, index)
-                taken = Taken(index, attempt, optuna.Trial(self.study, trial._trial_id))
+                # a study of its own, because one that is kept shows its samplers the same trials again
+                fresh = optuna.load_study(
+                    study_name=self.place.study,
+                    storage=self.storage,
+                    sampler=sampler_for(self.sweep, self.plan.config.seed, index),
+                    pruner=self.study.pruner,
+                )
+                taken = Taken(index, attempt, optuna.Trial(fresh, trial._trial_id))
                 taken.sign(**{HOST: socket.gethostname(), PROCESSES: processes(), PROCESS: os.getpid()})
                 return taken
         return None
@@ -238,7 +244,7 @@ class Trials:
         """Give back the trials whose workers are lost, and plan anew all that were given back."""
         for trial in self.all().values():
             if trial.state is TrialState.RUNNING and self._is_lost(trial):
-                self.give_back(trial, "its worker was lost", lives=1)
+                self.give_back(trial, f"its worker was lost {LIVES_AT_FIRST} times", lives=1)
         for index, trial in self.all().items():
             if wants_another(trial):
                 about = trial.user_attrs

@@ -12,7 +12,7 @@ import typer
 
 from mlpcli import __version__
 from mlpcli.autodiff.commands import app as autodiff
-from mlpcli.errors import MlpcliError, UsageError, message
+from mlpcli.errors import MlpcliError, UsageError, in_words, message
 from mlpcli.launch import one_of_several, said_once
 from mlpcli.options import NoColor
 from mlpcli.regions.commands import regions
@@ -82,13 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except MlpcliError as error:
         _fail(message(error), error.exit_code)
-    except OSError as error:  # of stdout, for one: wherever a file is opened, its errors are known
-        where = f"{error.filename}: " if error.filename is not None else ""
-        _fail(f"error: {where}{error.strerror or error}", 1)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except Exception as error:
+        known = in_words(error)
+        if known is None:
             raise
-        _fail("error: not enough memory\n    try a smaller training.batch_size, model.width or data.limit", 1)
+        _fail(message(known), known.exit_code)
     finally:
         if interruptible:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -106,8 +104,3 @@ def _fail(message: str, code: int) -> NoReturn:
     with suppress(OSError):  # there may be no one to tell
         typer.echo(message, err=True)
     sys.exit(code)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

@@ -149,3 +149,15 @@ def message(error: MlpcliError) -> str:
         count = len(error.problems)
         return f"{error}\n{count} problem{'s' if count > 1 else ''} in the config"
     return str(error) if isinstance(error, Interrupted) else f"error: {error}"
+
+
+def in_words(error: Exception) -> MlpcliError | None:
+    """What an error that Python or torch raised says to a person, too little memory for one; None for a defect."""
+    if isinstance(error, OSError):  # of stdout, for one: wherever a file is opened, its errors are known
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return FailedError(f"{where}{error.strerror or error}")
+    text = str(error)
+    full = isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
+    if full or isinstance(error, MemoryError):
+        return FailedError("not enough memory\n    try a smaller training.batch_size, model.width or data.limit")
+    return None

@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "runs": {"errors"},
     "starters": {"errors"},
     "options": {"errors"},
+    "jobs": {"errors"},
     "checkpoints": {"errors", "runs", "sharding"},
     # the core: plain arguments, never a config
     "augmentation": {"seeds"},

@@ -95,10 +95,9 @@ def _sweep(report: Mapping[str, Any]) -> list[str]:
         more = [f"{name}: {json.dumps(entry[name])}" for name in ("log", "step", "points") if entry.get(name)]
         rows.append((key, ", ".join([f"{kind}: {json.dumps(entry[kind])}", *more])))
     width = max(len(str(key)) for key, _ in rows)
-    lines = [
-        f"sweep: {sweep['trials']:,} trials, {sweep['sampler']} sampler, {sweep['pruner']} pruner, best by "
-        f"{sweep['objective']}"
-    ]
+    pruner = "no" if sweep["pruner"] == "none" else sweep["pruner"]
+    how = f"sweep: {sweep['trials']:,} trials, {sweep['sampler']} sampler, {pruner} pruner"
+    lines = [f"{how}, best by {sweep['objective']}"]
     return ["\n".join([*lines, *(f"  {key:<{width}}  {text}" for key, text in rows)])]
 
 

@@ -63,7 +63,11 @@ def run(
             ended = sum(trial.state.is_finished() for trial in trials.all().values())
         log.info("%s: %s trials, %d at a time", path, f"{sweep.trials:,}", jobs)
         until = time.monotonic() + (sweep.timeout or float("inf"))
-        failure = _worked(Work(plan, place, path.absolute(), jobs, until), ended, received, quiet)
+        try:
+            failure = _worked(Work(plan, place, path.absolute(), jobs, until), ended, received, quiet)
+        except KeyboardInterrupt:
+            again = f"continue with: mlpcli sweep --resume {path}"
+            raise Interrupted(f"interrupted; every trial has its last checkpoint\n    {again}", 130) from None
         if signals.received is None:
             return path, failure
         outcome = f"interrupted; every trial was saved\n    continue with: mlpcli sweep --resume {path}"

@@ -100,7 +100,8 @@ class Work:
 
 def configured(plan: SweepPlan, parameters: dict[str, Any]) -> Config:
     """The config of a trial. Raises ConfigError where the values do not go together."""
-    changes = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in parameters.items()]
+    from_above = sorted(parameters, key=lambda key: key.count("."))  # optimizer before optimizer.lr
+    changes = [f"{key}={json.dumps(parameters[key], ensure_ascii=False)}" for key in from_above]
     return config_from_plain(plan.stated, changes)
 
 

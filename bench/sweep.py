@@ -1,8 +1,9 @@
 """What a sweep costs a trial beyond its training.
 
 A trial's time is the difference between whole sweeps of many trials and of one, each `mlpcli sweep` in a process
-of its own, divided by the difference in trials. Its training's time is that of the same trainings in one process
-that has imported torch: load the data, build, train, measure, write the run. Pairs are interleaved; prints seconds.
+of its own, divided by the difference in trials. Its training's time is that of the same trainings in one process,
+which has imported torch: load the data, build, train, measure, write the run. Pairs are interleaved; prints
+seconds.
 
     python bench/sweep.py [PAIRS]
 """

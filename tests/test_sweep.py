@@ -43,7 +43,7 @@ sweep:
 """
 )
 SLOW = (
-    IRIS.replace("epochs: 4", "epochs: 150")
+    IRIS.replace("epochs: 4", "epochs: 100")
     + """
 sweep:
   sampler: random
@@ -150,7 +150,7 @@ training: {epochs: 1, threads: 1, diagnostics: false}
 
 
 def test_random_trials_are_the_same_whoever_takes_them() -> None:
-    config = written(SLOW.replace("epochs: 150", "epochs: 1"))
+    config = written(SLOW.replace("epochs: 100", "epochs: 1"))
     one = succeeds("sweep", config, "-o", "one", "-q", "--json").json
     two = succeeds("sweep", config, "-o", "two", "--jobs", "2", "-q", "--json").json
     other = succeeds("sweep", config, "-o", "three", "seed=1", "-q", "--json").json
@@ -234,7 +234,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_time_that_is_up_leaves_trials_for_later() -> None:
-    config = written(SLOW.replace("epochs: 150", "epochs: 30"))
+    config = written(SLOW.replace("epochs: 100", "epochs: 30"))
     done = mlpcli("sweep", config, "sweep.timeout=0.001", "sweep.trials=12", "-o", "late")
     assert done.code == 1 and done.out == "late\n12 trials: 12 waiting\n"
     assert "12 trials wait; continue with: mlpcli sweep --resume late" in done.err

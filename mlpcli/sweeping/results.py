@@ -6,9 +6,10 @@ from typing import Any
 
 from mlpcli.config import Sweep, SweepPlan
 from mlpcli.sweeping import directory
+from mlpcli.sweeping.reading import record_of
 from mlpcli.sweeping.record import SweepResult
 from mlpcli.sweeping.storing import quiet
-from mlpcli.sweeping.study import Trials, less_is_better_for, record_of
+from mlpcli.sweeping.study import Trials, less_is_better_for
 from mlpcli.sweeping.text import as_csv, ranked
 
 log = logging.getLogger("mlpcli")

@@ -78,7 +78,7 @@ def _worked(work: Work, ended: int, received: Callable[[], int], quiet: bool) ->
     """Let the workers work, and say what they say; why one of them gave up."""
     trials = work.plan.sweep.trials if work.plan.sweep is not None else None
     assert trials is not None
-    waiting, spare, failure = deque(range(work.jobs)), trials * LIVES_AT_FIRST, None
+    waiting, spare, failure = deque(range(min(work.jobs, trials))), trials * LIVES_AT_FIRST, None
     hidden = quiet or not sys.stderr.isatty()
     with tqdm(
         total=trials,

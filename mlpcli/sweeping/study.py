@@ -7,6 +7,7 @@ the same index and attempt the first counts, and nobody takes the others. So two
 import fcntl
 import itertools
 import json
+import math
 import os
 import socket
 import time
@@ -29,7 +30,6 @@ from mlpcli.progress import less_is_better
 from mlpcli.runs import is_run
 from mlpcli.seeds import stream_seed
 from mlpcli.sweeping.directory import Place
-from mlpcli.sweeping.record import State, TrialRecord
 
 INDEX, ATTEMPT, LIVES, AGAIN = "index", "attempt", "lives", "again"
 HOST, PROCESSES, PROCESS, ALIVE = "host", "processes", "pid", "alive"
@@ -38,6 +38,8 @@ RUN, CONTINUES, ERROR = "run", "continues", "error"
 PLAN = "plan"
 """User attribute of the study: what every worker must agree on."""
 
+REPORT_SECONDS = 1.0
+"""Between two values of a trial's objective in the storage, where no pruner needs every one."""
 STALE_SECONDS = 60.0
 """A trial whose worker has not been heard of for so long is given to another."""
 LIVES_AT_FIRST = 3
@@ -76,7 +78,7 @@ def pruner_for(sweep: Sweep, epochs: int) -> BasePruner:
 def draw(trial: optuna.Trial, key: str, each: Range) -> Any:
     """The value of a key for a trial. Lists and mappings are stored as JSON."""
     if each.choice is not None:
-        by_stored = {_stored(value): value for value in each.choice}
+        by_stored = {stored(value): value for value in each.choice}
         return by_stored[trial.suggest_categorical(key, list(by_stored))]
     if each.int is not None:
         return trial.suggest_int(key, each.int[0], each.int[1], step=each.step or 1, log=each.log)
@@ -84,17 +86,8 @@ def draw(trial: optuna.Trial, key: str, each: Range) -> Any:
     return trial.suggest_float(key, low, high, log=each.log_uniform is not None)
 
 
-def _stored(value: Any) -> Any:
+def stored(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def parameters_of(sweep: Sweep, trial: FrozenTrial) -> dict[str, Any]:
-    """The values that were drawn for a trial, or are to be, in the order of the space."""
-    known = trial.system_attrs.get("fixed_params", {}) | trial.params
-    found = {key: known[key] for key in sweep.space if key in known}
-    for key, value in found.items():
-        found[key] = next((each for each in sweep.space[key].choice or () if _stored(each) == value), value)
-    return found
 
 
 @dataclass
@@ -110,6 +103,8 @@ class Taken:
     index: int
     attempt: int
     trial: optuna.Trial
+    _written: float = -math.inf
+    _held: tuple[int, float] | None = None
 
     def frozen(self) -> FrozenTrial:
         """What is known of it now."""
@@ -127,13 +122,27 @@ class Taken:
                 self.trial.set_user_attr(key, value)
 
     def report(self, epoch: int, value: float) -> bool:
-        """Write down the objective after an epoch; whether the pruner ends the trial. Raises LostError."""
+        """Take the objective after an epoch; whether the pruner ends the trial. Raises LostError.
+
+        Where nothing depends on it, it is written down now and then: a run has all epochs in metrics.jsonl.
+        """
+        self._held = epoch, value
+        if isinstance(self.trial.study.pruner, NopPruner) and time.monotonic() - self._written < REPORT_SECONDS:
+            return False
+        self._write_held()
         with _mine():
-            self.trial.report(value, epoch)
             return self.trial.should_prune()
+
+    def _write_held(self) -> None:
+        if self._held is not None:
+            epoch, value = self._held
+            self._held, self._written = None, time.monotonic()
+            with _mine():
+                self.trial.report(value, epoch)
 
     def end(self, state: TrialState, value: float | None, error: str | None) -> None:
         """Write down how it ended. Raises LostError."""
+        self._write_held()
         with _mine():
             if error is not None:
                 self.trial.set_user_attr(ERROR, error)
@@ -185,7 +194,7 @@ class Trials:
         known = self.all()
         points: Iterable[dict[str, Any]] = ({} for _ in range(self.sweep.trials or 0))
         if self.sweep.sampler == "grid":
-            values = [[_stored(value) for value in grid_values(each)] for each in self.sweep.space.values()]
+            values = [[stored(value) for value in grid_values(each)] for each in self.sweep.space.values()]
             points = (dict(zip(self.sweep.space, point, strict=True)) for point in itertools.product(*values))
         for index, point in enumerate(points):
             if index not in known:
@@ -268,34 +277,6 @@ class Trials:
 def wants_another(trial: FrozenTrial) -> bool:
     """Whether it failed for its worker's sake, and is to be tried again."""
     return trial.state is TrialState.FAIL and bool(trial.user_attrs.get(AGAIN))
-
-
-STATES: dict[TrialState, State] = {
-    TrialState.WAITING: "waiting",
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-
-
-def record_of(sweep: Sweep, index: int, trial: FrozenTrial, directory: Path = Path()) -> TrialRecord:
-    """A trial as plain values; its run relative to `directory`, where it is on this machine."""
-    run = Path(trial.user_attrs[RUN]) if RUN in trial.user_attrs else None
-    relative = None
-    if run is not None and (is_run(run) or run.is_relative_to(directory.absolute())):
-        relative = os.path.relpath(run, directory)
-    state: State = "waiting" if wants_another(trial) else STATES[trial.state]
-    return TrialRecord(
-        number=index,
-        state=state,
-        parameters=parameters_of(sweep, trial),
-        value=trial.value if state in ("complete", "pruned") else None,
-        curve=sorted(trial.intermediate_values.items()),
-        run=relative,
-        seconds=None if trial.duration is None or state == "waiting" else trial.duration.total_seconds(),
-        error=trial.user_attrs.get(ERROR) if state in ("pruned", "failed") else None,
-    )
 
 
 def join(storage: BaseStorage, place: Place, plan: SweepPlan) -> Trials:

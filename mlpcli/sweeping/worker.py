@@ -18,8 +18,9 @@ from mlpcli.config import Config, SweepPlan, config_from_plain
 from mlpcli.data.workers import cores
 from mlpcli.errors import ConfigError
 from mlpcli.sweeping.directory import Place, run_path
+from mlpcli.sweeping.reading import record_of
 from mlpcli.sweeping.storing import opened
-from mlpcli.sweeping.study import RUN, LostError, Taken, Trials, join, record_of, wants_another
+from mlpcli.sweeping.study import RUN, LostError, Taken, Trials, join, wants_another
 from mlpcli.sweeping.text import finished
 from mlpcli.sweeping.trial import Outcome, Stopped, train
 

@@ -87,6 +87,7 @@ def draw(trial: optuna.Trial, key: str, each: Range) -> Any:
 
 
 def stored(value: Any) -> Any:
+    """A value as the storage can hold it: JSON text for lists and mappings."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 

@@ -1,6 +1,7 @@
 """The gradient by torch.autograd and the update by torch.optim: any layer, any optimizer."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,7 @@ class Autograd:
         if self._ranks.several and not self._sharded:
             lengths = [parameter.numel() for parameter in self._parameters]
             self._sums = self._ranks.sums(self._parameters[0].new_empty(sum(lengths), requires_grad=False))
-            for parameter, place in zip(self._parameters, self._sums.flat.split(lengths), strict=True):
-                parameter.grad = place.view_as(parameter)
+            self.adopt_state()
 
     def gradient(
         self,
@@ -104,6 +104,14 @@ class Autograd:
             self.optimizer.zero_grad()
         for dropout in self._dropouts:
             dropout.part = part
+        # in shards, a layer is computed by all ranks together
+        with self._ranks.answers("a layer") if self._sharded else nullcontext():
+            outputs = self._outputs_after_backward(inputs, targets, share, part)
+        if last and self._sums is not None:
+            self._sums.begin(0, len(self._sums.flat))()
+        return outputs.detach()
+
+    def _outputs_after_backward(self, inputs: Tensor, targets: Tensor, share: float, part: Part | None) -> Tensor:
         outputs = self._watched(inputs) if self.watch else self._forward(self._model, inputs, self._bfloat16)
         if part is None:
             loss = self.loss(outputs, targets)
@@ -112,9 +120,7 @@ class Autograd:
             # shards are averaged over the ranks
             share *= self._ranks.size if self._sharded else 1
             (self.loss.total(outputs, targets) * (share / part.of)).backward()
-        if last and self._sums is not None:
-            self._sums.begin(0, len(self._sums.flat))()
-        return outputs.detach()
+        return outputs
 
     def _watched(self, inputs: Tensor) -> Tensor:
         assert self.watch is not None
@@ -137,9 +143,14 @@ class Autograd:
 
     def update(self, lr: float) -> None:
         """Clip the gradient where asked for, and let the optimizer move θ; its groups hold `lr` already."""
-        if self.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.clip_grad_norm)
-        self.optimizer.step()
+        with self._ranks.answers("an update") if self._sharded else nullcontext():
+            if self.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self._parameters, self.clip_grad_norm)
+            self.optimizer.step()
 
     def adopt_state(self) -> None:
-        """Nothing to do: the optimizer's own state is what is used."""
+        """Of the optimizer's state nothing; gradients that were set to None are views of the one piece again."""
+        if self._sums is not None:
+            places = self._sums.flat.split([parameter.numel() for parameter in self._parameters])
+            for parameter, place in zip(self._parameters, places, strict=True):
+                parameter.grad = place.view_as(parameter)

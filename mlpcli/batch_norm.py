@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlpcli.ranks import Ranks
+from mlpcli.sharding import is_sharded
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
@@ -28,6 +29,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        kind, input = input.dtype, input.to(self.running_mean.dtype)
         samples = float(self._ranks.sum(torch.tensor(float(len(input)), dtype=torch.float64)))
         mean = self._sum(input.sum(0)) / samples
         centred = input - mean
@@ -37,7 +39,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (samples / (samples - 1)), self.momentum)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return (centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(kind)
 
     def _sum(self, tensor: Tensor) -> Tensor:
         total: Tensor = _Sum.apply(tensor, self._ranks)
@@ -55,6 +57,11 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return context.ranks.sum(gradient.clone()), None
+
+
+def computes_together(model: nn.Module) -> bool:
+    """Whether ranks that compute the model's outputs need each other for it."""
+    return is_sharded(model) or any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
 
 
 def share_batch_norm(model: nn.Sequential, ranks: Ranks) -> None:

@@ -98,8 +98,9 @@ def load(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: the record {damaged} has a wrong checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and isinstance(state.get("shards"), str):
-            state |= sharding.read(_shards(path, state.pop("shards")))
+        if isinstance(state, dict) and "shards" in state:
+            shards = state.pop("shards")
+            sharding.together(state, sharding.read(_shards(path, shards["folder"]), shards["tensors"]))
     except CheckpointError:
         raise
     except OSError as error:
@@ -125,7 +126,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def _shards(path: Path, name: str) -> Path:
     """The folder with the shards of a checkpoint, which lies beside it."""
-    if not re.fullmatch(r"shards-[0-9]+-[0-9]+", name):
+    if not re.fullmatch(r"shards-[0-9]+-[0-9]+", name, re.ASCII):
         raise ValueError(f"{name!r} is no folder of shards")
     return path.with_name(name)
 
@@ -137,11 +138,12 @@ def new_shards(folder: Path, step: int) -> str:
 
 def keep_shards(folder: Path) -> None:
     """Remove the shards that no checkpoint in a folder refers to."""
+    made = list(folder.glob("shards-*"))
     used = set()
-    for path in folder.glob("*.pt"):
+    for path in folder.glob("*.pt") if made else ():
         with suppress(Exception):  # a damaged checkpoint has no shards that could be read
-            used.add(torch.load(path, map_location="cpu", weights_only=True).get("shards"))
-    for shards in folder.glob("shards-*"):
+            used.add(torch.load(path, map_location="cpu", weights_only=True)["shards"]["folder"])
+    for shards in made:
         if shards.name not in used:
             shutil.rmtree(shards, ignore_errors=True)
 
@@ -152,6 +154,8 @@ def put_together(folder: Path) -> None:
     Raises:
         CheckpointError, StorageError: shards cannot be read, or a checkpoint cannot be written; those are left.
     """
+    if not list(folder.glob("shards-*")):
+        return
     for path in sorted(folder.glob("*.pt")):
         if "shards" in torch.load(path, map_location="cpu", weights_only=True):
             save({name: value for name, value in load(path).items() if name != "format"}, path)

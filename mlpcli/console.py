@@ -33,12 +33,17 @@ class StderrHandler(logging.Handler):
         """Write one line, unless it is shown in another way and meant for train.log alone."""
         if getattr(record, "file_only", False):
             return
-        try:
-            tqdm.write(self.format(record), file=sys.stderr)
-        except OSError:  # a full disk or a closed pipe: no reason to lose a training
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 2)
-            os.close(nowhere)
+        write_line(self.format(record))
+
+
+def write_line(text: str) -> None:
+    """Write to stderr, above the bar where there is one."""
+    try:
+        tqdm.write(text, file=sys.stderr)
+    except OSError:  # a full disk or a closed pipe: no reason to lose a training
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 class LogFileHandler(logging.FileHandler):
@@ -207,15 +212,15 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     )
 
 
-def fit(training: Any, quiet: bool, board: Board | None = None) -> dict[str, Any]:
+def fit(training: Any, quiet: bool, board: Board | None = None, *, speaks: bool = True) -> dict[str, Any]:
     """Train to the end, or to the first signal, and show it, to TensorBoard too with a board; what summary.json
-    holds."""
+    holds. Of a signal nothing is said at once unless this process `speaks`."""
     if training.ranks.first:
         log_to(training.run.path / "train.log")
     log.info("%s", _opening(training))
     display = Display(training.trainer, quiet)
     try:
-        with Signals(speaks=training.ranks.first) as signals:
+        with Signals(speaks=speaks and training.ranks.first) as signals:
             for record in training.fit(lambda: signals.received or 0):
                 if record is None:
                     display.step()

@@ -199,7 +199,8 @@ class Shared:
                 inputs = batch[0]
             # also where there is none: a network in shards is computed by all together
             assert inputs is not None, "every rank has a chunk"
-            computed = outputs_of(inputs)
+            with self.ranks.answers("a layer"):
+                computed = outputs_of(inputs)
             if outputs is None:
                 outputs = computed.new_zeros(size, computed.shape[1])
             outputs[: len(computed)] = computed

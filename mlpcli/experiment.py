@@ -14,7 +14,7 @@ import torch
 
 from mlpcli import __version__, checkpoints, data, sharding
 from mlpcli.autograd import Autograd
-from mlpcli.batch_norm import share_batch_norm
+from mlpcli.batch_norm import computes_together, share_batch_norm
 from mlpcli.config import Config, dump_config, to_plain
 from mlpcli.config.rules import engine, settle
 from mlpcli.config.schema import FULL_BATCH
@@ -183,6 +183,13 @@ class Experiment:
         """The processes that train together; all call the same methods, and the first of them writes."""
         return self.trainer.ranks
 
+    def whole_network(self) -> Network:
+        """The network, as rank 0 alone can use it: another one, untrained, where it is in shards."""
+        return self._own_network() if sharding.is_sharded(self.network.model) else self.network
+
+    def _own_network(self) -> Network:
+        return network_for(self.config, self.dataset, str(self.network.device))
+
     @cached_property
     def kept_epochs(self) -> Sequence[int]:
         """The epochs whose checkpoints stay."""
@@ -286,10 +293,11 @@ class Experiment:
         sharded = sharding.is_sharded(self.network.model)
         if sharded:
             folder = self.run.last.parent
-            state["shards"] = self.ranks.share(lambda: checkpoints.new_shards(folder, self.trainer.step))
-            parts = {name: state.pop(name) for name in ("model", "optimizer")}
-            with storage(folder):
-                sharding.write(parts, folder / state["shards"], self.ranks.group)
+            name = self.ranks.share(lambda: checkpoints.new_shards(folder, self.trainer.step))
+            state, shards = sharding.apart(state)
+            state["shards"] = {"folder": name, "tensors": list(shards)}
+            with storage(folder), self.ranks.answers("a checkpoint"):
+                sharding.write(shards, folder / name, self.ranks.group)
         if not self.ranks.first:
             return
         paths = [self.run.best] if is_best else []
@@ -297,8 +305,7 @@ class Experiment:
             paths.append(self.run.kept(self.trainer.epoch))
         # last.pt at the end: a run killed before that repeats the epoch, and writes the same files again
         checkpoints.save(state, *paths, self.run.last)
-        if sharded:
-            checkpoints.keep_shards(self.run.last.parent)
+        checkpoints.keep_shards(self.run.last.parent)
         log.debug("saved step %d%s", self.trainer.step, ", the best epoch so far" if is_best else "")
 
     def finish(self) -> dict[str, Any]:
@@ -315,7 +322,7 @@ class Experiment:
         lines = self.run.keep_metrics(self.trainer.epoch)
         last = lines[-1] if lines else {}
         at_best = next((line for line in lines if line["epoch"] == self.trainer.best.epoch), {})
-        if self.ranks.first and sharding.is_sharded(self.network.model):
+        if self.ranks.first:
             checkpoints.put_together(self.run.last.parent)
         weights = self.ranks.share(lambda: checkpoints.load(self.run.best)["model"])
         sharding.load_weights(self.network.model, weights)
@@ -360,8 +367,7 @@ class Experiment:
         def located() -> DivergedError:
             trainer = self.trainer
             if self.ranks.several:  # a single process has all samples; on several, one alone may see the place
-                network = network_for(self.config, self.dataset, str(self.network.device))
-                trainer = build_trainer(self.config, self.dataset, network)
+                trainer = build_trainer(self.config, self.dataset, self._own_network())
             trainer.load_state_dict(checkpoints.load(self.run.last))
             return self._told(trainer.locate_non_finite(until=noticed.step) or noticed)
 
@@ -396,10 +402,12 @@ def start(config: Config, output: Path | None, ranks: Ranks | None = None) -> Ex
     ranks = ranks or Ranks()
     flush_denormals()
     ranks.settle(config.training.timeout)
+    asked = dump_config(config)
     config, dataset, network, trainer = prepare(config, ranks)
     assert config.name is not None, "a resolved config has a name"
     text, name = dump_config(config), config.name
-    surroundings = environment(network.device, config.seed, network.description.fingerprint) | ranks.described()
+    surroundings = environment(network.device, config.seed, network.description.fingerprint)
+    surroundings |= ranks.described(asked)
     made = Run.create(output, name, text, surroundings) if ranks.first else Onlooker(Path())
     path = ranks.share(lambda: made.path)
     run = made if ranks.first else Onlooker(path)
@@ -440,14 +448,15 @@ def shareable(config: Config, ranks: Ranks, samples: int | None = None) -> None:
     """Raises ConfigError where several processes cannot share this training."""
     if not ranks.several:
         return
-    batch_size = config.training.batch_size or samples
-    if batch_size is not None and batch_size < ranks.size:
+    sizes = [size for size in (config.training.batch_size, samples) if size is not None]
+    batch_size = min(sizes, default=ranks.size)
+    if batch_size < ranks.size:
         raise ConfigError(
             [
                 Problem(
                     "training.batch_size",
                     f"{batch_size} samples cannot be shared by {ranks.size} processes",
-                    hint=f"batch_size is that of all processes together: set it to {ranks.size} or more",
+                    hint=f"a batch is that of all processes together, and needs {ranks.size} samples or more",
                 )
             ]
         )
@@ -455,11 +464,12 @@ def shareable(config: Config, ranks: Ranks, samples: int | None = None) -> None:
 
 def with_threads(config: Config, trainer: Trainer) -> Config:
     """The config as a run keeps it, with a number of threads: training it again rounds the same way."""
-    # compiled kernels are made for a number of threads, so that trying several would compile as often
+    # compiled kernels are made for a number of threads, so that trying several would compile as often; and ranks
+    # that compute together would have to try each number as often as the others
     ranks, threads = trainer.ranks, torch.get_num_threads()
     if ranks.several:
         threads = min(threads, max(1, cores() // ranks.local_size))
-    if not config.training.compile:
+    if not (config.training.compile or (ranks.several and computes_together(trainer.model))):
         threads = fastest_threads(trainer, threads)
     if ranks.several:
         threads = ranks.share(lambda: threads)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from mlpcli.errors import MlpcliError
@@ -14,12 +15,16 @@ PATIENCE = 2.0
 
 
 def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process."""
-    return all(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    """Whether torchrun started this process. Others may have set RANK and the like, in another sense."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def launch() -> dict[str, str]:
-    """Which start of torchrun this process belongs to: the same after torchrun has started it anew."""
+def launch(asked: str) -> dict[str, str]:
+    """Which start of torchrun this process belongs to: the same after torchrun has started it anew.
+
+    Args:
+        asked: the text of the config that is to be trained.
+    """
     parent = os.getppid()
     began = ""
     with suppress(OSError, IndexError):  # the 22nd field, which tells it from another process with its number
@@ -27,6 +32,7 @@ def launch() -> dict[str, str]:
     return {
         "id": os.environ.get("TORCHELASTIC_RUN_ID", ""),
         "agent": f"{socket.gethostname()} {parent} {began}",
+        "config": sha256(asked.encode()).hexdigest()[:16],
     }
 
 

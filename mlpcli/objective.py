@@ -177,6 +177,8 @@ class Metrics:
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch: outputs (n, k), which need no gradient, and targets; both may be overwritten then."""
         n = len(outputs)
+        if n == 0:
+            return
         self.samples += n
         if self._outputs is None or self._targets is None:
             self._make_room(n * max(1, min(PENDING_BATCHES, PENDING_NUMBERS // outputs.numel())), outputs, targets)

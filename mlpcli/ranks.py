@@ -7,6 +7,8 @@ can know (a signal, the time, what is on its disk) is told to the others.
 
 import os
 import pickle
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +25,7 @@ from torch.distributed import (  # type: ignore[attr-defined]  # public, but not
     TCPStore,
 )
 
-from mlpcli.errors import DeviceError, FailedError, MlpcliError, PeerFailed
+from mlpcli.errors import DeviceError, FailedError, PeerFailed
 from mlpcli.launch import launch, launched
 from mlpcli.sums import GroupSums, Meeting, SharedSums, Sums, map_shared, new_folder, remove_folder, share_memory
 
@@ -31,6 +33,9 @@ T = TypeVar("T")
 
 AGREE_SECONDS = 0.25
 """How often the ranks ask each other whether to stop or to save."""
+
+OF_OTHERS = ("onnection", "another process", "imed out", "imeout", "NCCL", "gloo", "peer", "ocket")
+"""What torch says where another process does not answer, and not where this one fails by itself."""
 
 START_SECONDS = 600.0
 """So long ranks wait for each other before the config says how long."""
@@ -103,7 +108,7 @@ class Ranks:
         """From now on, a rank that does not answer for so many seconds counts as hung."""
         if self.several:
             self.timeout = timeout
-            with self._answers("the start"):
+            with self.answers("the start"):
                 self.group = dist.new_group(timeout=timedelta(seconds=timeout))
 
     @property
@@ -111,16 +116,16 @@ class Ranks:
         """Whether torchrun may have started these processes before."""
         return "TORCHELASTIC_RUN_ID" in os.environ
 
-    def described(self) -> dict[str, Any]:
-        """What environment.json says of them: how many, and which start of torchrun it was."""
-        return {"processes": self.size, "torchrun": launch()} if launched() else {}
+    def described(self, asked: str = "") -> dict[str, Any]:
+        """What environment.json says of them: how many, and which start of torchrun, with which config, it was."""
+        return {"processes": self.size, "torchrun": launch(asked)} if launched() else {}
 
     # --- numbers
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place; equal to the bit on each."""
         if self.several:
-            with self._answers("a sum"):
+            with self.answers("a sum"):
                 dist.all_reduce(tensor, group=self.group)
         return tensor
 
@@ -130,31 +135,33 @@ class Ranks:
         All ranks must ask for the same.
         """
         if like.device.type == "cpu" and self.several and self.local_size == self.size:
-            with self._answers("memory to share"):
+            with self.answers("memory to share"):
                 shared = self._shared_sums(len(like), like.dtype)
             if shared is not None:
                 return shared
-        return GroupSums(torch.zeros_like(like), self.group, self._answers)
+        return GroupSums(torch.zeros_like(like), self.group, self.answers)
 
     def _shared_sums(self, numbers: int, dtype: torch.dtype) -> Sums | None:
         folder = Path(self.share(lambda: str(new_folder() or "")))
         if not folder.name:
             return None
-        mine = share_memory(folder, self.rank, numbers, dtype)
-        if not self.all(mine is not None):
-            return None
-        if self._meeting is None:
-            self._meeting = Meeting(folder, self.rank, self.size, self.timeout)
-        buffers = [map_shared(folder, rank, numbers, dtype) for rank in range(self.size)]
-        self.all(True)  # all have them open
-        if self.first:
-            remove_folder(folder)
-        return SharedSums(buffers, self.rank, self._meeting, self._answers)
+        try:
+            mine = share_memory(folder, self.rank, numbers, dtype)
+            if not self.all(mine is not None):
+                return None
+            if self._meeting is None:
+                self._meeting = Meeting(folder, self.rank, self.size, self.timeout)
+            buffers = [map_shared(folder, rank, numbers, dtype) for rank in range(self.size)]
+            self.all(True)  # all have them open
+        finally:
+            if self.first:
+                remove_folder(folder)
+        return SharedSums(buffers, self.rank, self._meeting, self.answers)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Rank 0's numbers, into the tensors of all."""
         if self.several:
-            with self._answers("the weights"):
+            with self.answers("the weights"):
                 for tensor in tensors:
                     dist.broadcast(tensor, 0, group=self.group)
 
@@ -163,7 +170,7 @@ class Ranks:
         if not self.several:
             return [tensor]
         tensors = [torch.empty_like(tensor) for _ in range(self.size)]
-        with self._answers("what others computed"):
+        with self.answers("what others computed"):
             dist.all_gather(tensors, tensor.contiguous(), group=self.group)
         return tensors
 
@@ -171,31 +178,31 @@ class Ranks:
         """Whether it is true on every rank."""
         return truth if not self.several else bool(self._told([int(truth)], dist.ReduceOp.MIN)[0])
 
-    def agree(self, signal: int, save: bool) -> tuple[int, bool]:
+    def agree(self, signal_: int, save: bool) -> tuple[int, bool]:
         """Called after every step; every `AGREE_SECONDS` or so, in the same step on all ranks, they agree.
 
         Args:
-            signal: that this rank got; 0 for none.
+            signal_: that this rank got; 0 for none.
             save: whether it is time to save; rank 0 decides.
 
         Returns:
             The largest signal of all ranks, and rank 0's `save`; 0 and False between.
         """
         if not self.several:
-            return signal, save
+            return signal_, save
         self._left -= 1
         if self._left > 0:
             return 0, False
         seconds = max(1e-6, (time.monotonic() - self._agreed) / self._pace)
         pace = max(1, min(10_000, 2 * self._pace, int(AGREE_SECONDS / seconds)))
-        told = self._told([signal, int(save and self.first), pace if self.first else 0], dist.ReduceOp.MAX)
+        told = self._told([signal_, int(save and self.first), pace if self.first else 0], dist.ReduceOp.MAX)
         self._left = self._pace = told[2]
         self._agreed = time.monotonic()
         return told[0], bool(told[1])
 
     def _told(self, numbers: list[int], operation: Any) -> list[int]:
         tensor = torch.tensor(numbers)
-        with self._answers("a decision"):
+        with self.answers("a decision"):
             dist.all_reduce(tensor, operation, group=self.group)
         return [int(number) for number in tensor]
 
@@ -216,23 +223,23 @@ class Ranks:
         self._wait(key)
         return pickle.loads(self._broadcast(b""))  # type: ignore[no-any-return]  # of rank 0's T
 
-    def _broadcast(self, content: bytes) -> bytes:
+    def _broadcast(self, content: bytes) -> memoryview:
         """Rank 0's bytes."""
         length = torch.tensor([len(content)])
-        with self._answers("what rank 0 read"):
+        with self.answers("what rank 0 read"):
             dist.broadcast(length, 0, group=self.group)
             block = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else None
             if block is None:
                 block = torch.empty(int(length), dtype=torch.uint8)
             dist.broadcast(block, 0, group=self.group)
-        return block.numpy().tobytes()
+        return block.numpy().data
 
     def gather_values(self, value: T) -> list[T]:
         """The plain values of all ranks, in their order."""
         if not self.several:
             return [value]
         values: list[Any] = [None] * self.size
-        with self._answers("a state"):
+        with self.answers("a state"):
             dist.all_gather_object(values, value, group=self.group)
         return values
 
@@ -243,7 +250,7 @@ class Ranks:
             yield
             return
         assert self._store is not None
-        host = os.environ.get("GROUP_RANK", "0")
+        host = socket.gethostname()
         self._shares += 1
         key = f"files {self._shares} of host {host}"
         if self.local_rank:
@@ -259,8 +266,7 @@ class Ranks:
             failed = self._failure()
             if failed is not None:
                 raise PeerFailed(failed)
-            with suppress(dist.DistStoreError):
-                self._store.wait([key], timedelta(seconds=1))
+            time.sleep(0.02)
 
     # --- the end
 
@@ -269,11 +275,11 @@ class Ranks:
         if self.several:
             dist.destroy_process_group()
 
-    def failed(self, error: BaseException, say: Callable[[], None]) -> None:
-        """Tell the others that this rank fails. The first to fail says why; the others wait until it has."""
+    def failed(self, error: BaseException, code: int, say: Callable[[], None]) -> None:
+        """Tell the others that this rank fails, with an exit code. The first to fail says why; the others wait
+        until it has."""
         if self._store is None:
             return
-        code = error.exit_code if isinstance(error, MlpcliError) else 1
         mine = f"{self.rank} {code}".encode()
         with suppress(dist.DistError):  # the store may be gone with its host
             if isinstance(error, PeerFailed) or self._store.compare_set("failed", "", mine.decode()) != mine:
@@ -291,11 +297,13 @@ class Ranks:
         return int(self._store.get("failed").decode().split()[1])
 
     @contextmanager
-    def _answers(self, what: str) -> Iterator[None]:
+    def answers(self, what: str) -> Iterator[None]:
         """Tells why what is asked of all ranks has failed: one failed, died or hangs."""
         try:
             yield
         except (RuntimeError, OSError) as error:
+            if not any(word in str(error) for word in OF_OTHERS):
+                raise
             self._lost(what, error)
 
     def _lost(self, what: str, error: Exception) -> NoReturn:
@@ -323,7 +331,7 @@ class Ranks:
                     "    it hangs, or is that much slower; what it does shows: py-spy dump --pid PID"
                 ) from error
             raise FailedError(
-                f"{who} of {self.size} died, or its connection broke, as rank {self.rank} waited for {what}\n"
+                f"{who} of {self.size} died or lost the connection, as rank {self.rank} waited for {what}\n"
                 "    torchrun names its signal below; --max-restarts 3 lets it go on from the last checkpoint"
             ) from error
         raise FailedError(
@@ -344,23 +352,36 @@ def join() -> Ranks:
     if size == 1:
         return Ranks()
     timeout = timedelta(seconds=START_SECONDS)
-    store = TCPStore(
-        environ["MASTER_ADDR"],
-        int(environ["MASTER_PORT"]),
-        # torchrun's agent serves the store itself, so that it outlives the ranks
-        is_master=rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        timeout=timeout,
-        multi_tenant=True,
-    )
-    attempt = PrefixStore(f"mlpcli {environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    local_rank, local_size = (int(environ.get(name, size)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    ranks = Ranks(rank, size, local_rank, local_size, START_SECONDS, attempt)
-    with ranks._answers("the start"):
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo",
-            store=PrefixStore("group", attempt),
-            rank=rank,
-            world_size=size,
-            timeout=timeout,
-        )
-    return ranks
+    try:
+        with _ended_by_signals():
+            store = TCPStore(
+                environ["MASTER_ADDR"],
+                int(environ["MASTER_PORT"]),
+                # torchrun's agent serves the store itself, so that it outlives the ranks
+                is_master=rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+                timeout=timeout,
+                multi_tenant=True,
+            )
+            attempt = PrefixStore(f"mlpcli {environ['TORCHELASTIC_RESTART_COUNT']}", store)
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo",
+                store=PrefixStore("group", attempt),
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
+            )
+    except RuntimeError as error:
+        address, reason = f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}", str(error).partition("\n")[0]
+        raise FailedError(f"rank {rank} of {size} does not find the others at {address}: {reason}") from error
+    return Ranks(rank, size, int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"]), START_SECONDS, attempt)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process at once: while torch waits for others, no handler in Python could run."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -93,13 +93,7 @@ def _find(run: Run, overrides: Sequence[str]) -> Found:
     before, config = (config_from_plain(state["config"], more) for more in ((), overrides))
     if (path / CONFIG).read_bytes() != dump_config(before).encode():
         log.warning("%s is not what the run was trained with; it is written anew from %s", path / CONFIG, source)
-    refused = [key for key in changed_keys(before, config) if not _may_change(key)]
-    if refused:
-        raise RunError(
-            f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
-            f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
-            "    for anything else start a new run"
-        )
+    check_changes(before, config)
     with checkpoints.content_of(source):
         begun = state["position"]["epoch"] + (state["position"]["step_in_epoch"] > 0)
     if config.training.epochs < begun:
@@ -222,23 +216,38 @@ def _settle_best(experiment: Experiment, best: Best) -> None:
         experiment.trainer.best = Progress(experiment.trainer.best.less)
 
 
-def begun_by_this_launch(output: Path | None, name: str) -> Path | None:
+def begun_by_this_launch(output: Path | None, config: Config) -> Path | None:
     """The run that this start of torchrun has begun before it started its processes anew; None without one.
 
     Args:
         output: the run directory that is asked for; None for runs/<name>, runs/<name>-2, …
-        name: of the run.
+        config: as it is asked for.
     """
-    mine = launch()
+    mine = launch(dump_config(config))
+    name = config.name or ""
     candidates = [output] if output is not None else sorted(Path("runs").glob(f"{glob.escape(name)}*"))
     for path in candidates:
         theirs = read_json(path / ENVIRONMENT).get("torchrun")
         if not isinstance(theirs, dict) or not is_run(path):
             continue
-        same_id = theirs.get("id") == mine["id"] not in ("", "none")
-        if theirs.get("agent") == mine["agent"] or (same_id and not (path / SUMMARY).exists()):
+        if theirs.get("agent") == mine["agent"]:
+            return path
+        # started by another agent of the same job, where a machine was replaced; or by another job of that name
+        same_job = mine["id"] not in ("", "none") and all(theirs.get(key) == mine[key] for key in ("id", "config"))
+        if same_job and not (path / SUMMARY).exists():
             return path
     return None
+
+
+def check_changes(before: Config, config: Config) -> None:
+    """Raises RunError where a run of the one config cannot go on with the other."""
+    refused = [key for key in changed_keys(before, config) if not _may_change(key)]
+    if refused:
+        raise RunError(
+            f"{', '.join(refused)} cannot change on resume: what was trained so far depends on it\n"
+            f"    these may change: {', '.join(MAY_CHANGE)}, training.early_stopping\n"
+            "    for anything else start a new run"
+        )
 
 
 def _may_change(key: str) -> bool:

@@ -5,15 +5,17 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from mlpcli.errors import RunError, StorageError
+
+T = TypeVar("T")
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -111,24 +113,14 @@ class Run:
             RunError: something is at `path` already.
             StorageError: it could not be written.
         """
-        parent = path.parent if path is not None else Path("runs")
-        if path is not None and _is_taken(path):
-            raise _taken(path)
-        with storage(path or parent / name):
-            parent.mkdir(parents=True, exist_ok=True)
-            building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
-            try:
-                checkpoints = building / "checkpoints"
-                checkpoints.mkdir()
-                building.chmod(checkpoints.stat().st_mode & 0o777)  # mkdtemp makes it private
-                (building / CONFIG).write_text(config, encoding="utf-8")
-                (building / ENVIRONMENT).write_bytes(to_json(environment))
-                lock = _lock(building)
-                final = move_into_place(building, path, parent / name)
-            except BaseException:
-                shutil.rmtree(building, ignore_errors=True)
-                raise
-        return cls(final, lock)
+
+        def fill(building: Path) -> int:
+            (building / "checkpoints").mkdir()
+            (building / CONFIG).write_text(config, encoding="utf-8")
+            (building / ENVIRONMENT).write_bytes(to_json(environment))
+            return lock(building)
+
+        return cls(*make_directory(path, Path("runs") / name, fill))
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -138,7 +130,7 @@ class Run:
             RunError: it is no run directory, or another process is training in it.
         """
         require_run(path)
-        return cls(path, _lock(path))
+        return cls(path, lock(path))
 
     def close(self) -> None:
         """Release the lock."""
@@ -223,6 +215,36 @@ def _keep(path: Path, epochs: int) -> list[dict[str, Any]]:
     return kept
 
 
+def make_directory(path: Path | None, base: Path, fill: Callable[[Path], T]) -> tuple[Path, T]:
+    """Make a new directory, whole or not at all.
+
+    Args:
+        path: where; None for the first free one of `base`, base-2, …
+        base: its name is that of a run, or like one.
+        fill: is called with the directory, which has another name then.
+
+    Returns:
+        Where it is, and what `fill` returned.
+
+    Raises:
+        RunError: something is at `path` already.
+        StorageError: it could not be written.
+    """
+    parent = path.parent if path is not None else base.parent
+    if path is not None and _is_taken(path):
+        raise _taken(path)
+    with storage(path or base):
+        parent.mkdir(parents=True, exist_ok=True)
+        building = parent / f".{base.name}.{secrets.token_hex(8)}"
+        building.mkdir()
+        try:
+            filled = fill(building)
+            return _move_into_place(building, path, base), filled
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+
+
 def _is_taken(path: Path) -> bool:
     return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
 
@@ -238,7 +260,7 @@ def _taken(path: Path) -> RunError:
     return RunError(f"{path} is {what}\n    choose another directory with -o")
 
 
-def move_into_place(building: Path, path: Path | None, base: Path) -> Path:
+def _move_into_place(building: Path, path: Path | None, base: Path) -> Path:
     """Rename `building` to `path`, or to the first free of base, base-2, …: rename fails where one is taken."""
     number = 1
     while True:
@@ -255,7 +277,13 @@ def move_into_place(building: Path, path: Path | None, base: Path) -> Path:
         number += 1
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
+    """A handle that locks a directory against every other process until it is closed here and wherever it was
+    inherited.
+
+    Raises:
+        RunError: another process has the lock.
+    """
     handle = os.open(path, os.O_RDONLY)
     for _ in range(5):
         with suppress(BlockingIOError):
@@ -287,7 +315,9 @@ def require_run(path: Path) -> None:
         known = f"\n    runs in {path.parent}: {', '.join(siblings[:20])}" if siblings else ""
         raise RunError(f"there is no run directory {path}{known}")
     if not is_run(path):
-        raise RunError(f"{path} is not a run directory: it has no {CONFIG} or no checkpoints")
+        inside = [run.name for run in _runs_in(path)] if os.path.isdir(path) else []
+        known = f"\n    runs in it: {', '.join(inside[:20])}" if inside else ""
+        raise RunError(f"{path} is not a run directory: it has no {CONFIG} or no checkpoints{known}")
 
 
 def is_run(path: Path) -> bool:

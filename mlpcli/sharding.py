@@ -7,7 +7,7 @@ a checkpoint, by torch.distributed.checkpoint; here they are read into whole ten
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,27 +76,76 @@ def _shard_of(whole: Tensor, like: Any) -> Tensor:
     return distribute_tensor(whole.to(like.device, like.dtype), like.device_mesh, like.placements)
 
 
-def write(state: Mapping[str, Any], folder: Path, group: dist.ProcessGroup) -> None:
-    """Write the shards of `state` to a new folder; all processes call this."""
+def apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A state with its shards taken out, and the shards by their place in it: `model/0.weight`."""
+    rest: dict[str, Any] = {}
+    shards: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            rest[key], inner = apart(value)
+            shards |= {f"{key}/{place}": tensor for place, tensor in inner.items()}
+        elif isinstance(value, Tensor) and is_shard(value):
+            shards[str(key)] = value
+        else:
+            rest[key] = value
+    return rest, shards
+
+
+def together(rest: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """The inverse, in place, with whole tensors."""
+    for place, tensor in tensors.items():
+        *path, name = place.split("/")
+        inside: Any = rest
+        for key in path:
+            inside = inside.setdefault(int(key) if key.isdecimal() else key, {})
+        inside[name] = tensor
+
+
+def write(shards: Mapping[str, Tensor], folder: Path, group: dist.ProcessGroup) -> None:
+    """Write shards to a new folder; all processes call this.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save(dict(state), checkpoint_id=folder, process_group=group)
+        try:
+            save(dict(shards), checkpoint_id=folder, process_group=group)
+        except CheckpointException as error:  # which is no Exception
+            raise _cause(error) from error
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The state whose shards are in a folder, in whole tensors on the CPU, without any other process.
+def _cause(error: BaseException) -> Exception:
+    """Why torch.distributed.checkpoint failed: an error of the system where there is one."""
+    failures = [failure[0] for failure in getattr(error, "failures", {}).values()]
+    for failure in failures:
+        seen: BaseException | None = failure
+        while seen is not None:
+            if isinstance(seen, OSError):
+                return OSError(seen.errno, seen.strerror)
+            seen = seen.__cause__ or seen.__context__
+    return RuntimeError(str(failures[0] if failures else error).partition("\n")[0])
+
+
+def read(folder: Path, places: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors whose shards are in a folder, whole and on the CPU, without any other process.
+
+    Args:
+        folder: as `write` made it.
+        places: which tensors, in the order in which they are returned.
 
     Raises:
         OSError, ValueError, RuntimeError, KeyError: files are absent or damaged.
-        pickle.UnpicklingError: they hold what a list of shards does not; nothing of it is run.
+        pickle.UnpicklingError: they hold more than tensors; nothing of it is run.
     """
     from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
     from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import Metadata
-    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+    from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     with (folder / ".metadata").open("rb") as file:
         metadata: Metadata = _Unpickler(file).load()
@@ -107,33 +156,55 @@ def read(folder: Path) -> dict[str, Any]:
         def read_metadata(self, *_: Any, **__: Any) -> Metadata:
             return metadata
 
-    state: dict[str, Any] = {}
-    try:
-        # as torch's `dcp_to_torch_save` does: no public name reads tensors whose shapes are not known
-        _load_state_dict(state, storage_reader=Reader(folder), planner=_EmptyStateDictLoadPlanner(), no_dist=True)
-    except CheckpointException as error:  # which is no Exception
-        raise RuntimeError(str(next(iter(error.failures.values()))[0])) from error
-    numbered = {int(number): values for number, values in state["optimizer"].get("state", {}).items()}
-    state["optimizer"]["state"] = numbered  # whose keys came back as text
-    return state
+    class Planner(DefaultLoadPlanner):
+        """torch's own, but for what is no tensor, which it would unpickle."""
+
+        def load_bytes(self, *_: Any) -> None:
+            raise pickle.UnpicklingError("GLOBAL of something that is no tensor")
+
+    tensors = {}
+    for place in places:
+        about = metadata.state_dict_metadata[place]
+        if not isinstance(about, TensorStorageMetadata):
+            raise pickle.UnpicklingError(f"GLOBAL: {place} is no tensor")
+        tensors[place] = torch.empty(about.size, dtype=about.properties.dtype)
+    planner = Planner(flatten_state_dict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is a single process
+        try:
+            load(tensors, storage_reader=Reader(folder), planner=planner, no_dist=True)
+        except CheckpointException as error:
+            raise _cause(error) from error
+    return tensors
 
 
 class _Unpickler(pickle.Unpickler):
     """Reads a list of shards and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (
-            (module.startswith("torch.distributed.checkpoint.") and name.lstrip("_")[:1].isupper())
-            or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype))
-            or (module, name) in ALLOWED
-        ):
+        # a name with a dot would lead on to the attributes of what is allowed
+        is_dtype = module == "torch" and "." not in name and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_dtype or (module, name) in LISTED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not a part of a list of shards")
 
 
-ALLOWED = {
+LISTED = {
     ("torch", "Size"),
     ("torch.serialization", "_get_layout"),
     ("pathlib", "PosixPath"),
     ("collections", "OrderedDict"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+} | {
+    ("torch.distributed.checkpoint.metadata", name)
+    for name in (
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    )
 }
+"""What such a list consists of."""

@@ -126,8 +126,13 @@ class Meeting:
             try:
                 return other.recv(1)
             except BlockingIOError:
-                if time.perf_counter() > until and not select.select([other], [], [], self._timeout)[0]:
+                if time.perf_counter() > until and not self._comes(other):
                     raise RuntimeError("timed out") from None
+
+    def _comes(self, other: socket.socket) -> bool:
+        poll = select.poll()
+        poll.register(other, select.POLLIN)
+        return bool(poll.poll(1000 * self._timeout))
 
     def close(self) -> None:
         """Let the others see that this process has ended."""

@@ -1,6 +1,8 @@
 """Results as text for a person: aligned columns, nothing else."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -151,6 +153,29 @@ def runs(found: Sequence[Mapping[str, Any]], more: Mapping[str, Sequence[Any]]) 
         for place, run in enumerate(found)
     ]
     return columns(rows, ("run", "status", "epochs", "seconds", "validation", "test", *more))
+
+
+def seeds(directory: str, content: Mapping[str, Any]) -> str:
+    """What `train --seeds` prints: the directory, a line for each metric, and what became of the seeds."""
+    rows = []
+    for name, found in content["metrics"].items():
+        half = None if found["interval"] is None else found["interval"][1] - found["mean"]
+        digits = _digits(found["mean"], half)
+        mean, least, most = (f"{found[key]:,.{digits}f}" for key in ("mean", "min", "max"))
+        spread = ("–", "–") if half is None else (f"{half:,.{digits}f}", f"{found['std']:,.{digits}f}")
+        rows.append((name.replace(".", " "), mean, f"± {spread[0]}", spread[1], least, most, found["n"]))
+    head = ("metric", "mean", "95 % interval", "std", "least", "greatest", "seeds")
+    became = Counter(run["status"] for run in content["runs"])
+    first, last = content["runs"][0]["seed"], content["runs"][-1]["seed"]
+    which = f"seeds {first} to {last}" if first != last else f"seed {first}"
+    counted = f"{which}: {', '.join(f'{count} {status}' for status, count in became.items())}"
+    return "\n".join([directory, *([columns(rows, head)] if rows else []), counted])
+
+
+def _digits(value: float, half: float | None) -> int:
+    """Decimals of a mean: three digits of half its interval, or four of its own where there is none."""
+    size, digits = (half, 3) if half else (abs(value), 4)
+    return max(0, min(6, digits - 1 - math.floor(math.log10(size)))) if size else 4
 
 
 def _short(value: Any) -> str:

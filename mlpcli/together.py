@@ -26,15 +26,16 @@ def joined() -> Iterator[Ranks]:
     except BaseException as error:
         if not ranks.several:
             raise
-        ranks.failed(error, partial(_say, error))
-        _end(_exit_code(error))
+        code = _exit_code(error)
+        ranks.failed(error, code, partial(_say, error))
+        _end(code)
     ranks.leave()
 
 
 def _say(error: BaseException) -> None:
     if isinstance(error, MlpcliError):
         print(message(error), file=sys.stderr)
-    elif isinstance(error, Exception):
+    elif not isinstance(error, SystemExit | KeyboardInterrupt):
         traceback.print_exception(error)
 
 

@@ -296,7 +296,7 @@ class Trainer:
         """
         metrics = self.metrics.state_dict()
         if self.ranks.several and self.step_in_epoch:
-            metrics = {"parts": self.ranks.gather_values(metrics)}
+            metrics = {"parts": self.ranks.gather_values(_on_the_cpu(metrics))}
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -319,8 +319,9 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave, as if nothing had happened in between."""
-        sharding.load_weights(self.model, state["model"])
-        sharding.load_optimizer(self.optimizer, state["optimizer"])
+        with self.ranks.answers("the weights"):
+            sharding.load_weights(self.model, state["model"])
+            sharding.load_optimizer(self.optimizer, state["optimizer"])
         self.engine.adopt_state()
         self._load_metrics(state["metrics"])
         position = state["position"]
@@ -346,3 +347,10 @@ class Trainer:
         if self.ranks.first:
             for part in parts:
                 self.metrics.absorb(part)
+
+
+def _on_the_cpu(state: Any) -> Any:
+    """The same state in tensors of their own on the CPU, which other processes can take."""
+    if isinstance(state, Mapping):
+        return {name: _on_the_cpu(value) for name, value in state.items()}
+    return state.cpu().clone() if isinstance(state, Tensor) else state

@@ -43,7 +43,11 @@ class Pool:
     def run(self, size: int, folder: Any, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What `function(*arguments)` gives on each of so many ranks, in a folder."""
         common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
-        common |= {"MASTER_PORT": str(free_port())}
+        common |= {
+            "MASTER_PORT": str(free_port()),
+            "TORCHELASTIC_RUN_ID": "none",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+        }
         for rank, worker in enumerate(self.workers[:size]):
             mine = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             worker.send_bytes(pickle.dumps((mine, str(folder), function, arguments)))

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from command import mlpcli, succeeds
 
-from mlpcli import checkpoints, sharding
+from mlpcli import checkpoints
 from mlpcli.errors import UnsafeCheckpointError
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
@@ -185,19 +187,67 @@ def test_ctrl_c_saves_in_the_same_step_on_all_ranks_and_shards_are_a_run_like_an
         torch.testing.assert_close(a["model"][name], weight, rtol=1e-9, atol=1e-10)
 
 
-def test_a_list_of_shards_cannot_run_code(tmp_path: Path) -> None:
-    class Wicked:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.mkdir, (str(tmp_path / "owned"),)
+# --- shards that hold code ----------------------------------------------------------------------------------
 
+
+class Wicked:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def dotted(path: Path) -> bytes:
+    """A pickle that calls a method of what a list of shards may hold, by a name with a dot."""
+    owned = pickle.dumps(str(path))[2:-1]  # without the protocol and the end
+    return (
+        b"\x80\x04\x8c\x07pathlib\x8c\x0fPosixPath.mkdir\x93\x8c\x07pathlib\x8c\x09PosixPath\x93"
+        + owned
+        + b"\x85R\x85R."
+    )
+
+
+def save_shards(state: dict[str, object], folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save(state, checkpoint_id=folder, no_dist=True)
+
+
+def refers_to_shards(folder: Path, tensors: list[str]) -> Path:
+    state = {"format": checkpoints.FORMAT, "config": {}, "shards": {"folder": folder.name, "tensors": tensors}}
+    torch.save(state, folder.with_name("last.pt"))
+    return folder.with_name("last.pt")
+
+
+@pytest.mark.parametrize("how", ["reduce", "dotted", "bytes"])
+def test_shards_cannot_run_code(how: str, tmp_path: Path) -> None:
+    folder, owned = tmp_path / "shards-1-0", tmp_path / "owned"
+    folder.mkdir()
+    if how == "bytes":  # what is no tensor, torch would unpickle
+        save_shards({"model/0.weight": Wicked(owned)}, folder)
+    else:
+        (folder / ".metadata").write_bytes(pickle.dumps(Wicked(owned)) if how == "reduce" else dotted(owned))
+    last = refers_to_shards(folder, ["model/0.weight"])
+    with pytest.raises(UnsafeCheckpointError):
+        checkpoints.load(last)
+    assert not owned.exists()
+    done = mlpcli("eval", last)
+    assert done.code == 2 and "could run code" in done.err
+    assert not owned.exists()
+
+
+def test_shards_lie_beside_their_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "shards-1-0"
     folder.mkdir()
-    (folder / ".metadata").write_bytes(pickle.dumps(Wicked()))
-    torch.save({"format": checkpoints.FORMAT, "config": {}, "shards": "shards-1-0"}, tmp_path / "last.pt")
-    with pytest.raises(UnsafeCheckpointError, match="mkdir"):
-        checkpoints.load(tmp_path / "last.pt")
-    with pytest.raises(pickle.UnpicklingError, match="mkdir"):
-        sharding.read(folder)
-    assert not (tmp_path / "owned").exists()
-    torch.save({"format": checkpoints.FORMAT, "config": {}, "shards": "../shards-1-0"}, tmp_path / "last.pt")
-    assert mlpcli("eval", tmp_path / "last.pt").code == 2
+    save_shards({"model/0.weight": torch.ones(3)}, folder)
+    last = refers_to_shards(folder, ["model/0.weight"])
+    assert torch.equal(checkpoints.load(last)["model"]["0.weight"], torch.ones(3))
+    for name in ("../shards-1-0", "/etc", "shards-1-0/.."):
+        refers_to_shards(folder, ["model/0.weight"])
+        torch.save({"config": {}, "shards": {"folder": name, "tensors": []}}, last)
+        assert mlpcli("eval", last).code == 2
+    refers_to_shards(folder, ["model/0.bias"])
+    assert mlpcli("eval", last).code == 2

@@ -2,8 +2,6 @@
 
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpcli.errors import RunError
-from mlpcli.runs import move_into_place, read_json, storage, to_json, write_whole
+from mlpcli.runs import make_directory, read_json, to_json, write_whole
 
 SWEEP = "sweep.yaml"
 STUDY = "sweep.json"
@@ -59,19 +57,13 @@ def create(output: Path | None, name: str, text: str, place: Place) -> Path:
             f"{output} already holds a sweep\n    continue it with: mlpcli sweep --resume {output}\n"
             "    or choose another directory with -o"
         )
-    base = output or Path("sweeps", name)
-    with storage(base):
-        base.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=base.parent))
-        try:
-            (building / TRIALS).mkdir()
-            building.chmod((building / TRIALS).stat().st_mode & 0o777)  # mkdtemp makes it private
-            (building / SWEEP).write_text(text, encoding="utf-8")
-            (building / STUDY).write_bytes(to_json(place.kept()))
-            return move_into_place(building, output, base)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
+
+    def fill(building: Path) -> None:
+        (building / TRIALS).mkdir()
+        (building / SWEEP).write_text(text, encoding="utf-8")
+        (building / STUDY).write_bytes(to_json(place.kept()))
+
+    return make_directory(output, Path("sweeps", name), fill)[0]
 
 
 def is_sweep(path: Path) -> bool:

@@ -65,6 +65,7 @@ bench: $(VENV)/.bench ## Measure start-up, memory, evaluation, diagnostics, and 
 	$(BIN)/python bench/evaluation.py
 	$(BIN)/python bench/diagnostics.py
 	$(BIN)/python bench/report.py
+	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/peers.py --json peers.json
 	$(BIN)/python bench/peers.py --optimizers adam --only mlpcli jax torch-eager products
 

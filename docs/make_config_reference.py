@@ -125,7 +125,7 @@ def value_of(tree: SchemaTree, schema: Schema, path: str) -> str:
     options, mappings = tree.options(schema), tree.mappings(schema)
     if options:
         ways.append("a name" if mappings else words(map(plain, options)))
-    shown = {"enum", "const", "properties", "discriminator"}  # of options and mappings
+    shown = {"enum", "const", "properties", "additionalProperties", "discriminator"}  # of options and mappings
     others = [branch for branch in tree.choices(schema) if not shown & branch.keys()]
     if others:
         ways.append(tree.expected({"anyOf": others}))

@@ -18,6 +18,7 @@ from mlpcli.options import NoColor
 from mlpcli.regions.commands import regions
 from mlpcli.report.commands import report
 from mlpcli.report.compare_command import compare
+from mlpcli.sweeping.commands import sweep
 from mlpcli.verbs.configs import check, init, schema
 from mlpcli.verbs.evaluate import evaluate
 from mlpcli.verbs.show import info, runs
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command()(train)
+app.command()(sweep)
 app.command(name="eval")(evaluate)
 for verb in (predict, export, check, init, schema, runs, compare, report):
     app.command()(verb)

@@ -56,7 +56,8 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
     engine, because = report["engine"]["name"], report["engine"]["because"]
     computed = f"engine: {engine}{f', because {because}' if because else ''}"
     if "layers" not in report:
-        return f"{dump_config(config)}\nlayers: the data decides; read it with check --data\n{computed}"
+        text = f"{dump_config(config)}\nlayers: the data decides; read it with check --data\n{computed}"
+        return "\n\n".join([text, *_sweep(report)])
     step = report["step"]
     each = "the whole training split" if config.optimizer.name in FULL_BATCH else "a mini-batch"
     rows: list[Sequence[object]] = [
@@ -82,7 +83,24 @@ def check(config: Config, report: Mapping[str, Any]) -> str:
     ]
     if "data" in report:
         parts.append(_data(report["data"]))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_sweep(report)])
+
+
+def _sweep(report: Mapping[str, Any]) -> list[str]:
+    """What `mlpcli sweep` varies, in paragraphs; none where it varies nothing."""
+    if "sweep" not in report:
+        return []
+    sweep = report["sweep"]
+    rows: list[Sequence[object]] = []
+    for key, entry in sweep["space"].items():
+        kind = next(kind for kind in ("uniform", "log_uniform", "int", "choice") if kind in entry)
+        more = [f"{name}: {json.dumps(entry[name])}" for name in ("log", "step", "points") if entry.get(name)]
+        rows.append((key, ", ".join([f"{kind}: {json.dumps(entry[kind])}", *more])))
+    width = max(len(str(key)) for key, _ in rows)
+    pruner = "no" if sweep["pruner"] == "none" else sweep["pruner"]
+    how = f"sweep: {sweep['trials']:,} trials, {sweep['sampler']} sampler, {pruner} pruner"
+    lines = [f"{how}, best by {sweep['objective']}"]
+    return ["\n".join([*lines, *(f"  {key:<{width}}  {text}" for key, text in rows)])]
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -182,7 +182,25 @@ ARROWS: dict[str, set[str]] = {
         "targets",
         "threads",
     },
-    "sweeping": {"axes", "plots", "report"},
+    "sweeping": {
+        "axes",
+        "config",
+        "console",
+        "data",
+        "errors",
+        "experiment",
+        "jobs",
+        "network",
+        "options",
+        "plots",
+        "progress",
+        "report",
+        "resuming",
+        "runs",
+        "seeds",
+        "starters",
+        "tables",
+    },
     "verbs": {
         "checking",
         "config",
@@ -210,7 +228,7 @@ ARROWS: dict[str, set[str]] = {
         "threads",
         "together",
     },
-    "cli": {"autodiff", "errors", "launch", "options", "regions", "report", "verbs"},
+    "cli": {"autodiff", "errors", "launch", "options", "regions", "report", "sweeping", "verbs"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -259,6 +277,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "starter_tables": {"sklearn"},
     "sums": {"torch"},
     "tensorboard": {"tensorboard", "torch"},
+    "sweeping": {"optuna", "sqlalchemy", "torch", "tqdm", "typer"},
     "threads": {"torch"},
     "training": {"torch"},
 }
@@ -332,7 +351,7 @@ def test_the_table_has_no_circle_and_the_core_stands_alone() -> None:
     for name in CORE:
         assert reached(name) <= {*CORE, "errors", "launch", "layers", "parts", "progress", "seeds"}
     assert [name for name, used in ARROWS.items() if "cli" in used] == ["__main__"]
-    assert [name for name, used in ARROWS.items() if "experiment" in used] == ["resuming", "verbs"]
+    assert [name for name, used in ARROWS.items() if "experiment" in used] == ["resuming", "sweeping", "verbs"]
     assert "torch" not in {
         package for each in (*reached("config"), "config") for package in THIRD_PARTY.get(each, ())
     }
@@ -355,6 +374,8 @@ REFUSED = [
     ["train", "digits", "model.depth=0", "--seeds", "2"],
     ["train", "digits", "--jobs", "2"],
     ["report", "no such run"],
+    ["sweep", "digits"],
+    ["sweep", "--resume", "no such sweep"],
 ]
 
 WITHOUT_TORCH = [
@@ -365,6 +386,7 @@ WITHOUT_TORCH = [
     ["regions", "--help"],
     ["report", "--help"],
     ["compare", "--help"],
+    ["sweep", "--help"],
     ["--version"],
     *(
         [command, "--help"]

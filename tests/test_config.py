@@ -326,7 +326,7 @@ MESSAGES = [
         "    batch_size: 3\n"
         "    ^^^^^^^^^^\n"
         "    did you mean training.batch_size? a config has: data, loss, model, name, optimizer, report, "
-        "scheduler, seed, training",
+        "scheduler, seed, sweep, training",
     ),
     (
         DIGITS + "loss: {name: mse, label_smoothing: 0.1}",

@@ -62,7 +62,13 @@ class SchemaTree:
         union = self.tagged(schema)
         if union is not None:
             return list(self.variants(union).values())
-        return [branch for branch in self.choices(schema) if branch.get("type") == "object"]
+        found = [branch for branch in self.choices(schema) if branch.get("type") == "object"]
+        return [inner for branch in found for inner in self._of_any_key(branch) or [branch]]
+
+    def _of_any_key(self, schema: Schema) -> list[Schema]:
+        """The mappings that every key of `schema` has, where that names no keys itself."""
+        inner = schema.get("additionalProperties")
+        return self.mappings(inner) if isinstance(inner, dict) else []
 
     @cached_property
     def homes(self) -> dict[str, list[str]]:
@@ -96,6 +102,8 @@ class SchemaTree:
     def _one(self, schema: Schema, node: Node | None, before: list[str]) -> str:
         if "discriminator" in schema:
             return f"a mapping of keys ({schema['discriminator']['propertyName']}, …)"
+        if schema.get("type") == "object" and self._of_any_key(schema):
+            return f"a mapping of dotted keys, each to {self.expected(schema['additionalProperties'])}"
         if schema.get("type") == "object":
             return f"a mapping of keys ({listed(self.keys(schema), FEW)})"
         if "enum" in schema:
@@ -109,6 +117,8 @@ class SchemaTree:
                 return "true or false"
             case "array":
                 return self._list(schema, node, before)
+            case None:
+                return "values"
             case _:
                 pattern = schema.get("pattern")
                 return PATTERNS.get(pattern, f"text that matches {pattern}") if pattern else "text"

@@ -43,6 +43,8 @@ def _parse(argument: str, order: int) -> Override:
     removes = argument.startswith("~")
     path = key.removeprefix("~")
     parts = path.split(".")
+    if parts[:2] == ["sweep", "space"] and len(parts) > 3:
+        parts[2:] = [".".join(parts[2:])]  # its keys are dotted themselves
     if removes and equals:
         raise UsageError(f"override {quoted(argument)}: ~ removes a key and takes no value; {FORM}")
     if not removes and not equals:

@@ -41,8 +41,13 @@ def dump_config(config: Config) -> str:
 
     Text that any reader, of YAML 1.1 or 1.2, would take for something else is quoted.
     """
+    return dump_plain(to_plain(config))
+
+
+def dump_plain(values: dict[str, Any]) -> str:
+    """YAML text of plain values, likewise."""
     text: str = yaml.dump(
-        to_plain(config),
+        values,
         Dumper=_Dumper,
         default_flow_style=False,
         sort_keys=False,
@@ -70,7 +75,12 @@ for _kind, _pattern, _first in CORE_SCHEMA:
 
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted paths of the values that differ, in the order of the schema; a list is one value."""
-    return [dotted(path) for path in _differences(to_plain(old), to_plain(new), ())]
+    return changed_plain(to_plain(old), to_plain(new))
+
+
+def changed_plain(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """As `changed_keys`, of plain values."""
+    return [dotted(path) for path in _differences(old, new, ())]
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], path: Path) -> list[Path]:

@@ -5,16 +5,19 @@ Pydantic decides what is wrong; the JSON Schema, which is made only then, says w
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from mlpcli.config.expected import FEW, Schema, SchemaTree, closest, listed
 from mlpcli.config.rules import conflicts
 from mlpcli.config.schema import Config
+from mlpcli.config.sweep_schema import SweepConfig
 from mlpcli.config.text import Finding, Path, Span, dotted
 from mlpcli.config.yaml_source import Node
 from mlpcli.errors import ConfigError, Problem
+
+SomeConfig = TypeVar("SomeConfig", bound=Config)
 
 NOUNS = {"data": "data set", "loss": "loss", "optimizer": "optimizer", "scheduler": "scheduler"}
 
@@ -79,8 +82,8 @@ SYNONYMS = {
 """What other tools call our keys."""
 
 
-def validated(root: Node, findings: Sequence[Finding] = ()) -> Config:
-    """The config that the mapping `root` states; not resolved.
+def validated(root: Node, findings: Sequence[Finding], kind: type[SomeConfig]) -> SomeConfig:
+    """The config of that kind that the mapping `root` states; not resolved.
 
     Raises:
         ConfigError: with `findings` and every problem of the values, in the order of their places.
@@ -89,7 +92,7 @@ def validated(root: Node, findings: Sequence[Finding] = ()) -> Config:
     found = list(findings)
     broken = {str(path[0]) for path in _broken_paths(root, ())}
     try:
-        config = Config.model_validate(values)
+        config = kind.model_validate(values)
     except ValidationError as error:
         explainer = _Explainer(root)
         errors = error.errors(include_url=False, include_input=False)
@@ -99,7 +102,7 @@ def validated(root: Node, findings: Sequence[Finding] = ()) -> Config:
         # Each section that has an error gives way to its defaults, so that the others can be compared.
         broken |= {str(details["loc"][0]) for details in errors} | ({"data"} - values.keys())
         sound = {key: value for key, value in values.items() if key not in broken}
-        config = Config.model_validate({"data": {"dataset": "digits"}} | sound)
+        config = kind.model_validate({"data": {"dataset": "digits"}} | sound)
     for conflict in conflicts(config):
         if broken.isdisjoint(conflict.involves):
             found.append(Finding(place(root, conflict.path), conflict.message, conflict.hint, conflict.path))
@@ -153,7 +156,7 @@ def place(root: Node, path: Path) -> Span:
 
 @cache
 def _schema_tree() -> SchemaTree:
-    return SchemaTree(Config.model_json_schema())
+    return SchemaTree(SweepConfig.model_json_schema())
 
 
 class _Explainer:
@@ -207,7 +210,7 @@ class _Explainer:
             return
         path, schema = self.follow(loc)
         if kind == "conflict":
-            path = (*path, context["key"])
+            path = (*path, context["key"]) if context["key"] else path
             finding = Finding(place(self.root, path), context["message"], context["hint"], self.shown(path))
             yield path, finding
         elif kind.startswith("union_tag"):
@@ -239,7 +242,10 @@ class _Explainer:
                 choices = [choice for choice in choices if "items" in choice]
             part = parts.pop(0)
             path = (*path, part)
-            schema = choices[0]["items"] if isinstance(part, int) else choices[0]["properties"][part]
+            if isinstance(part, int):
+                schema = choices[0]["items"]
+            else:
+                schema = choices[0].get("properties", {}).get(part) or choices[0]["additionalProperties"]
         return path, schema
 
     def node(self, path: Path) -> Node:

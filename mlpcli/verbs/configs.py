@@ -42,7 +42,11 @@ def check(
 
     if output is not None and not data:
         raise UsageError("--output draws the data: add --data")
-    settings = load(config, overrides)
+    from mlpcli import starters
+    from mlpcli.config import load_plan
+
+    plan = load_plan(starters.find(config), overrides or ())
+    settings = plan.config
     if data:
         from mlpcli import console, looking
 
@@ -58,6 +62,8 @@ def check(
                 looking.draw(settings, dataset, output)
     else:
         report = checking.describe(settings, checking.known_shape(settings))
+    if plan.sweep is not None:
+        report["sweep"] = plan.sweep.model_dump(exclude_none=True)
     if as_json:
         print_json(report)
     else:

@@ -75,10 +75,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def children(process: int) -> list[int]:
-    done = subprocess.run(
-        ["ps", "--ppid", str(process), "-o", "pid="], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in done.stdout.split()]
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def alone(trial: dict[str, Any], config: str, name: str) -> dict[str, Any]:

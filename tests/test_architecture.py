@@ -199,7 +199,6 @@ ARROWS: dict[str, set[str]] = {
         "options",
         "predicting",
         "prediction_files",
-        "ranks",
         "report",
         "resuming",
         "runs",

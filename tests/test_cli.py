@@ -931,6 +931,8 @@ OPTIONS = {
         "-o",
         "DIR",
         "--tensorboard",
+        "--seeds",
+        "--jobs",
         "--no-color",
         *COMMON,
     ],

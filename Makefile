@@ -7,7 +7,7 @@ RUN ?= runs/digits
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gd-vs-sgd train eval test check format bench bench-data bench-regions bench-scaling clean
+.PHONY: help setup demo gd-vs-sgd train eval test check format bench bench-data bench-regions bench-scaling bench-parallel clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,13 +43,13 @@ eval: setup ## Evaluate RUN=run directory or checkpoint
 	$(BIN)/mlpcli eval $(RUN)
 
 test: setup ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 check: setup ## Format, lint, types and tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 format: setup ## Format the code
 	$(BIN)/ruff format .
@@ -81,6 +81,9 @@ bench-regions: $(VENV)/.installed ## Measure how fast planes and lines are cut i
 
 bench-scaling: $(VENV)/.bench ## Measure how the time grows with samples, width and depth
 	$(BIN)/python bench/scaling.py --json scaling.json
+
+bench-parallel: $(VENV)/.installed ## Measure what a second process gains, and predict what more would
+	$(BIN)/python bench/parallel.py --json parallel.json
 
 clean: ## Remove the environment and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -121,7 +121,7 @@ def sums_here() -> None:
         shared = ranks.sums(torch.empty(numbers))
         for name, each in (
             ("shared", shared),
-            ("gloo", GroupSums(shared.flat.clone(), ranks.group, ranks._answers)),
+            ("gloo", GroupSums(shared.flat.clone(), ranks.group, ranks.answers)),
         ):
             measured[name].append((4 * numbers, seconds_of(lambda each=each, n=numbers: each.begin(0, n)())))
     if ranks.first:

@@ -28,6 +28,9 @@ from mlpcli.starters import find
 from mlpcli.training import Trainer
 
 
+pytestmark = pytest.mark.xdist_group("ranks")  # one pool of processes for all of them
+
+
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Pool]:
     with pool() as made:

@@ -75,7 +75,8 @@ def resume(path: Path, changes: Sequence[str], seeds: int | None, jobs: int, opt
 
         config = config_from_plain(to_plain(runs.config), changes)
         check_changes(runs.config, config)
-        if config.training.epochs < runs.epochs():
+        # without a change a seed that was continued by itself, for longer, is finished and stays as it is
+        if (changes or runs.changes) and config.training.epochs < runs.epochs():
             raise RunError(
                 f"training.epochs={config.training.epochs} is less than the {runs.epochs()} epochs that a seed of "
                 f"{path} has finished"
@@ -143,6 +144,7 @@ def _until_the_end(
         initial=len(runs.seeds) - len(seeds),
         unit="seed",
         dynamic_ncols=True,
+        mininterval=0,  # seeds are few, and each is to be seen
         file=sys.stderr,
         leave=False,
         disable=options.quiet or not sys.stderr.isatty(),

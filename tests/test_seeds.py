@@ -4,6 +4,7 @@ import glob
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -397,9 +398,31 @@ def test_only_one_process_trains_in_it() -> None:
     SeedRuns.open(Path("some")).close()
 
 
+@pytest.mark.parametrize("damage", ["edited", "gone"])
+def test_an_edited_config_does_not_mix_other_trainings_in(damage: str) -> None:
+    succeeds("train", *SHORT, "--seeds", "2", "-q", "-o", "some")
+    config = Path("some/config.yaml")
+    before, weights = config.read_text(), Path("some/seed-0001/checkpoints/best.pt").read_bytes()
+    shutil.rmtree("some/seed-0001")
+    edited = before.replace("epochs: 4", "epochs: 9")
+    assert edited != before
+    config.unlink() if damage == "gone" else config.write_text(edited)
+    done = succeeds("train", "--resume", "some")
+    assert "warning: some/config.yaml is not what the seeds are trained with; it is written anew\n" in done.err
+    assert config.read_text() == before
+    assert Path("some/seed-0001/checkpoints/best.pt").read_bytes() == weights
+    assert "warning" not in succeeds("train", "--resume", "some").err
+
+
 def test_a_damaged_list_of_seeds_is_named() -> None:
     Path("some").mkdir()
-    for text in ("", "[]", '{"runs": [{}], "changes": []}', '{"runs": [], "changes": []}'):
+    for text in (
+        "",
+        "[]",
+        '{"runs": [{}], "changes": []}',
+        '{"runs": [], "changes": []}',
+        '{"runs": [{"seed": 0}], "changes": [], "config": 1}',
+    ):
         Path("some/seeds.json").write_text(text)
         with pytest.raises(RunError, match="cannot be read"):
             SeedRuns.open(Path("some"))

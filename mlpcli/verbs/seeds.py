@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mlpcli.errors import DivergedError, FailedError, Interrupted, RunError, UsageError, UserError
 from mlpcli.jobs import Ended, Said, run_jobs
 from mlpcli.options import print_json
-from mlpcli.runs import SUMMARY, is_run, read_json
+from mlpcli.runs import CONFIG, SUMMARY, is_run, read_json
 from mlpcli.seed_runs import SeedRuns, with_seed
 from mlpcli.verbs.train import complete
 
@@ -71,6 +71,7 @@ def resume(path: Path, changes: Sequence[str], seeds: int | None, jobs: int, opt
     """
     with _signals(options) as signals, closing(SeedRuns.open(path)) as runs:
         from mlpcli.config import config_from_plain, to_plain
+        from mlpcli.console import log
         from mlpcli.resuming import check_changes
 
         config = config_from_plain(to_plain(runs.config), changes)
@@ -86,6 +87,8 @@ def resume(path: Path, changes: Sequence[str], seeds: int | None, jobs: int, opt
             raise UsageError(f"--seeds {seeds} is less than the {before} seeds of {path}")
         wanted = range(first, first + (seeds or before))
         with_seed(config, wanted[-1])
+        if runs.restore_config():
+            log.warning("%s is not what the seeds are trained with; it is written anew", path / CONFIG)
         if changes or len(wanted) > before:
             runs.change(changes, wanted)
         done = () if runs.changes else ("finished", "diverged")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlpcli.config import Config, config_from_plain, dump_config, load_config, to_plain
-from mlpcli.errors import RunError
+from mlpcli.config import Config, config_from_plain, dump_config, to_plain
+from mlpcli.errors import ConfigError, RunError
 from mlpcli.runs import (
     CONFIG,
     SUMMARY,
@@ -69,19 +69,21 @@ class SeedRuns:
 
         Raises:
             RunError: another process trains in it, or its seeds.json is damaged.
-            ConfigError: its config.yaml is.
         """
+        handle = lock(path)  # before it is read: who had it may have written until then
         found = read_json(path / SEEDS)
         try:
             seeds = [int(run["seed"]) for run in found["runs"]]
             changes = [str(change) for change in found["changes"]]
             seeds[0]
-        except (LookupError, TypeError, ValueError):
+            config = config_from_plain(found["config"])
+        except (LookupError, TypeError, ValueError, ConfigError):
+            os.close(handle)
             raise RunError(
                 f"{path / SEEDS} cannot be read\n    each seed can be continued by itself: "
                 f"mlpcli train --resume {path / 'seed-…'}"
             ) from None
-        return cls(path, lock(path), load_config(path / CONFIG), seeds, changes)
+        return cls(path, handle, config, seeds, changes)
 
     def close(self) -> None:
         """Release the lock."""
@@ -105,7 +107,19 @@ class SeedRuns:
         self.seeds = list(seeds)
         self.config = config_from_plain(to_plain(self.config), changes)
         self.write()
-        write_whole(self.path / CONFIG, dump_config(self.config).encode())
+        self.restore_config()
+
+    def restore_config(self) -> bool:
+        """Write config.yaml anew where it is not what the seeds are trained with; whether it was not.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        path, whole = self.path / CONFIG, dump_config(self.config).encode()
+        if path.is_file() and path.read_bytes() == whole:
+            return False
+        write_whole(path, whole)
+        return True
 
     def status(self, seed: int) -> str:
         """`finished`, `diverged`, `failed`, `interrupted`, or `missing` where there is no run yet."""
@@ -131,7 +145,13 @@ class SeedRuns:
             values = values_of(read_json(self.run(seed) / SUMMARY)) if status == "finished" else {}
             run = {"seed": seed, "run": self.run(seed).name, "status": status, "values": values}
             runs.append(run | ({"error": self.failures[seed]} if seed in self.failures else {}))
-        return {"name": self.config.name, "changes": self.changes, "runs": runs, "metrics": summaries(runs)}
+        return {
+            "name": self.config.name,
+            "changes": self.changes,
+            "runs": runs,
+            "metrics": summaries(runs),
+            "config": to_plain(self.config),
+        }
 
     def write(self) -> dict[str, Any]:
         """Write seeds.json; what it holds."""

@@ -4,6 +4,7 @@ import glob
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -325,7 +326,7 @@ def test_what_cannot_be_done_exits_2_and_changes_nothing(arguments: list[str], p
 
 
 def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     done = mlpcli("train", "iris", "--seeds", "2")
     assert done.code == 2 and "does not go with torchrun" in done.err and not Path("runs").exists()
@@ -346,6 +347,19 @@ def test_more_epochs_and_more_seeds() -> None:
     assert [run["seed"] for run in done.json["runs"]] == [0, 1, 2, 3]
     assert all(same_weights(f"some/{name}", f"whole/{name}") for name in NAMES[:4])
     assert "epochs: 6" in Path("some/config.yaml").read_text()
+
+
+def test_a_seed_that_was_continued_by_itself_stays_so() -> None:
+    succeeds("train", *SHORT, "scheduler=constant", "--seeds", "2", "-q", "-o", "some")
+    succeeds("train", "--resume", "some/seed-0001", "training.epochs=6", "-q")
+    longer = Path("some/seed-0001/checkpoints/last.pt").read_bytes()
+    done = succeeds("train", "--resume", "some", "--seeds", "3", "--json")
+    assert [line[:7] for line in done.err.splitlines()] == ["seed 2:"], "the others are finished"
+    assert Path("some/seed-0001/checkpoints/last.pt").read_bytes() == longer
+    summary = json.loads(Path("some/seed-0001/summary.json").read_text())
+    assert done.json["runs"][1]["values"]["test.loss"] == summary["test"]["loss"]
+    shorter = mlpcli("train", "--resume", "some", "training.epochs=5")
+    assert shorter.code == 2 and "less than the 6 epochs" in shorter.err
 
 
 def test_what_was_changed_holds_for_seeds_that_were_not_reached_then() -> None:
@@ -384,9 +398,31 @@ def test_only_one_process_trains_in_it() -> None:
     SeedRuns.open(Path("some")).close()
 
 
+@pytest.mark.parametrize("damage", ["edited", "gone"])
+def test_an_edited_config_does_not_mix_other_trainings_in(damage: str) -> None:
+    succeeds("train", *SHORT, "--seeds", "2", "-q", "-o", "some")
+    config = Path("some/config.yaml")
+    before, weights = config.read_text(), Path("some/seed-0001/checkpoints/best.pt").read_bytes()
+    shutil.rmtree("some/seed-0001")
+    edited = before.replace("epochs: 4", "epochs: 9")
+    assert edited != before
+    config.unlink() if damage == "gone" else config.write_text(edited)
+    done = succeeds("train", "--resume", "some")
+    assert "warning: some/config.yaml is not what the seeds are trained with; it is written anew\n" in done.err
+    assert config.read_text() == before
+    assert Path("some/seed-0001/checkpoints/best.pt").read_bytes() == weights
+    assert "warning" not in succeeds("train", "--resume", "some").err
+
+
 def test_a_damaged_list_of_seeds_is_named() -> None:
     Path("some").mkdir()
-    for text in ("", "[]", '{"runs": [{}], "changes": []}', '{"runs": [], "changes": []}'):
+    for text in (
+        "",
+        "[]",
+        '{"runs": [{}], "changes": []}',
+        '{"runs": [], "changes": []}',
+        '{"runs": [{"seed": 0}], "changes": [], "config": 1}',
+    ):
         Path("some/seeds.json").write_text(text)
         with pytest.raises(RunError, match="cannot be read"):
             SeedRuns.open(Path("some"))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mlpcli.errors import DivergedError, FailedError, Interrupted, RunError, UsageError, UserError
 from mlpcli.jobs import Ended, Said, run_jobs
 from mlpcli.options import print_json
-from mlpcli.runs import SUMMARY, is_run, read_json
+from mlpcli.runs import CONFIG, SUMMARY, is_run, read_json
 from mlpcli.seed_runs import SeedRuns, with_seed
 from mlpcli.verbs.train import complete
 
@@ -71,11 +71,13 @@ def resume(path: Path, changes: Sequence[str], seeds: int | None, jobs: int, opt
     """
     with _signals(options) as signals, closing(SeedRuns.open(path)) as runs:
         from mlpcli.config import config_from_plain, to_plain
+        from mlpcli.console import log
         from mlpcli.resuming import check_changes
 
         config = config_from_plain(to_plain(runs.config), changes)
         check_changes(runs.config, config)
-        if config.training.epochs < runs.epochs():
+        # without a change a seed that was continued by itself, for longer, is finished and stays as it is
+        if (changes or runs.changes) and config.training.epochs < runs.epochs():
             raise RunError(
                 f"training.epochs={config.training.epochs} is less than the {runs.epochs()} epochs that a seed of "
                 f"{path} has finished"
@@ -85,6 +87,8 @@ def resume(path: Path, changes: Sequence[str], seeds: int | None, jobs: int, opt
             raise UsageError(f"--seeds {seeds} is less than the {before} seeds of {path}")
         wanted = range(first, first + (seeds or before))
         with_seed(config, wanted[-1])
+        if runs.restore_config():
+            log.warning("%s is not what the seeds are trained with; it is written anew", path / CONFIG)
         if changes or len(wanted) > before:
             runs.change(changes, wanted)
         done = () if runs.changes else ("finished", "diverged")
@@ -143,6 +147,7 @@ def _until_the_end(
         initial=len(runs.seeds) - len(seeds),
         unit="seed",
         dynamic_ncols=True,
+        mininterval=0,  # seeds are few, and each is to be seen
         file=sys.stderr,
         leave=False,
         disable=options.quiet or not sys.stderr.isatty(),

@@ -922,6 +922,24 @@ def mlpcli_version() -> str:
 COMMON = ["--json", "--quiet", "-q", "--verbose", "-v", "--help", "-h"]
 
 OPTIONS = {
+    "sweep": [
+        "CONFIG",
+        "KEY=VALUE",
+        "--resume",
+        "DIR",
+        "--status",
+        "--output",
+        "-o",
+        "--storage",
+        "URL",
+        "--jobs",
+        "--json",
+        "--quiet",
+        "-q",
+        "--verbose",
+        "-v",
+        "--no-color",
+    ],
     "train": [
         "CONFIG",
         "KEY=VALUE",

@@ -104,7 +104,10 @@ def test_setup_passes_on_what_pip_is_to_be_told(copy: Copy, tmp_path: Path) -> N
 def test_test_and_check_run_all_tests(copy: Copy) -> None:
     for target in ("test", "check"):
         last = copy.make("--dry-run", target).splitlines()[-1]
-        assert last.removeprefix(str(copy.environment)) == "/bin/python -m pytest --numprocesses auto"
+        assert (
+            last.removeprefix(str(copy.environment))
+            == "/bin/python -m pytest --numprocesses auto --dist loadgroup"
+        )
 
 
 def test_clean_keeps_runs_and_data(copy: Copy, tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from mlpcli.ranks import Ranks, join
 from mlpcli.starters import find
 from mlpcli.training import Trainer
 
-
 pytestmark = pytest.mark.xdist_group("ranks")  # one pool of processes for all of them
 
 

@@ -933,6 +933,7 @@ OPTIONS = {
         "--storage",
         "URL",
         "--jobs",
+        "-j",
         "--json",
         "--quiet",
         "-q",

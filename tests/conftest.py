@@ -25,11 +25,13 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(autouse=True)
-def _denormals_as_the_standard_has_them() -> Iterator[None]:
-    """Training leaves them off, and hypothesis needs them."""
+def _torch_as_it_was() -> Iterator[None]:
+    """Training leaves denormals off, which hypothesis needs, and a number of threads. With more than one of them, a
+    process that is forked later would wait for ever for those that a fork loses."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ class Work:
 
     def do(self, trials: Trials, taken: Taken, stop: Callable[[], bool]) -> None:
         """One trial, from its values to its outcome."""
-        torch.set_num_threads(max(1, cores() // self.jobs))
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, cores() // self.jobs)))
         try:
             parameters = trials.draw(taken)
             with _heartbeat(taken):

@@ -26,8 +26,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(autouse=True)
 def _torch_as_it_was() -> Iterator[None]:
-    """Training leaves denormals off, which hypothesis needs, and a number of threads. With more than one of them, a
-    process that is forked later would wait for ever for those that a fork loses."""
+    """Training leaves denormals off, which hypothesis needs, and a number of threads: with more than one, a
+    process that is forked later may wait for ever for threads that a fork loses."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

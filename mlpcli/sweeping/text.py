@@ -66,14 +66,19 @@ def _table(trials: Sequence[TrialRecord], result: SweepResult) -> str:
     return columns(rows, ("trial", result.objective, *result.space, "run"))
 
 
+def _opening(path: str, result: SweepResult) -> list[str]:
+    """Which sweep it is, how many trials it has, and the best of them."""
+    parts = [path, _counted(result)]
+    if best := ranked(result)[:1]:
+        number, value, parameters = best[0].number, best[0].value, assigned(best[0].parameters)
+        parts.append(f"best: trial {number}, {result.objective} {value:.6g}  {parameters}")
+    return parts
+
+
 def summary(path: str, result: SweepResult) -> str:
     """What a sweep prints at its end."""
-    best = ranked(result)
-    parts = [path, _counted(result)]
-    if best:
-        parts.append(
-            f"best: trial {best[0].number}, {result.objective} {best[0].value:.6g}  {assigned(best[0].parameters)}"
-        )
+    parts = _opening(path, result)
+    if best := ranked(result):
         parts.append("\n" + _table(best[:TOP], result))
     return "\n".join(parts)
 
@@ -85,12 +90,7 @@ def _counted(result: SweepResult) -> str:
 
 def status(path: str, result: SweepResult) -> str:
     """What --status prints."""
-    best = ranked(result)
-    parts = [path, _counted(result)]
-    if best:
-        parts.append(
-            f"best: trial {best[0].number}, {result.objective} {best[0].value:.6g}  {assigned(best[0].parameters)}"
-        )
+    parts = _opening(path, result)
     running = [trial for trial in result.trials if trial.state == "running"]
     rows = [
         (

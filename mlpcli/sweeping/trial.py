@@ -105,14 +105,13 @@ def _train(
         for line in read_metrics(training.run.path)[: training.trainer.epoch]:
             report(line["epoch"], line[split][metric])
         display = console.Display(training.trainer, quiet=True)
-        for record in training.fit():
+        for record in training.fit(stop):
             if record is not None:
                 display.epoch(record)
                 if report(record.epoch, record.to_plain()[split][metric]) and not training.trainer.finished:
                     return _pruned(training)
-            if stop():
-                training.pause()
-                raise Stopped
+        if training.stopped_by:
+            raise Stopped
         return Outcome("complete", training.finish()["best"]["value"])
     finally:
         training.run.close()
